@@ -1,0 +1,134 @@
+"""A small client over ``kubernetes.aio``: paths and dictionaries in, dictionaries and typed errors out."""
+import collections.abc
+import json
+import types
+from typing import Any, Self
+
+import aiohttp
+from kubernetes import aio
+
+Manifest = dict[str, Any]
+REQUEST_SECONDS = 10.0
+"""How long one request may take; an API server that needs longer is treated as gone."""
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+
+
+class APIError(Exception):
+    """The API server refused, or could not be reached. ``status`` is the HTTP status, 0 if there was none."""
+
+    def __init__(self, *, method: str, path: str, status: int, message: str) -> None:
+        super().__init__(f"{method} {path}: {message}" + (f" ({status})" if status else ""))
+        self.method = method
+        self.path = path
+        self.status = status
+        self.message = message
+
+
+class NotFound(APIError):
+    """404."""
+
+
+class Conflict(APIError):
+    """409: the object has changed since it was read, or exists already. Observe and decide again."""
+
+
+class Forbidden(APIError):
+    """403: a permission is missing."""
+
+
+class Invalid(APIError):
+    """422: the object, or a test in a JSON patch, was refused."""
+
+
+class Unreachable(APIError):
+    """No answer, or 5xx or 429: the state of the object is not known."""
+
+
+class Cluster:
+    """An asynchronous context manager; to be used in the event loop in which it was entered."""
+
+    def __init__(self) -> None:
+        self._api: aio.client.ApiClient | None = None
+
+    async def __aenter__(self) -> Self:
+        configuration = aio.client.Configuration()
+        try:
+            aio.config.load_incluster_config(client_configuration=configuration)
+        except aio.config.ConfigException:
+            await aio.config.load_kube_config(client_configuration=configuration)
+        self._api = aio.client.ApiClient(configuration=configuration)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if self._api is not None:
+            await self._api.close()
+
+    async def get(self, path: str) -> Manifest:
+        """The object, or the list. Raises :class:`APIError`."""
+        return await self._request("GET", path)
+
+    async def find(self, path: str) -> Manifest | None:
+        """The object, or None if there is none. Raises :class:`APIError`."""
+        try:
+            return await self.get(path)
+        except NotFound:
+            return None
+
+    async def create(self, path: str, manifest: Manifest) -> Manifest:
+        """Raises :class:`Conflict` when it exists already."""
+        return await self._request("POST", path, manifest)
+
+    async def replace(self, path: str, manifest: Manifest) -> Manifest:
+        """Write the whole object; it must carry the resourceVersion that was read. Raises :class:`Conflict`."""
+        assert manifest["metadata"].get("resourceVersion"), "an unconditional write"
+        return await self._request("PUT", path, manifest)
+
+    async def merge(self, path: str, patch: Manifest) -> Manifest:
+        """A merge patch that carries the resourceVersion that was read. Raises :class:`Conflict`."""
+        assert patch["metadata"].get("resourceVersion"), "an unconditional write"
+        return await self._request("PATCH", path, patch, content_type=MERGE_PATCH)
+
+    async def patch(self, path: str, operations: collections.abc.Sequence[Manifest]) -> Manifest:
+        """A JSON patch that begins with a test of what was read. Raises :class:`Invalid` when a test fails."""
+        assert operations[0]["op"] == "test", "an unconditional write"
+        return await self._request("PATCH", path, list(operations), content_type=JSON_PATCH)
+
+    async def delete(self, path: str, *, uid: str, resource_version: str) -> None:
+        """Delete exactly what was read. Raises :class:`Conflict`."""
+        await self._request("DELETE", path, {"preconditions": {"uid": uid, "resourceVersion": resource_version}})
+
+    async def _request(
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+    ) -> Manifest:
+        assert self._api is not None, "not entered"
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "steadyhook"}
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            response = await self._api.rest_client.request(
+                method, self._api.configuration.host + path, headers=headers, body=body,
+                _request_timeout=REQUEST_SECONDS)
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(method=method, path=path, status=0, message=str(error) or type(error).__name__
+                              ) from error
+        if response.status >= 400:
+            raise _error(method, path, response.status, text)
+        return json.loads(text)  # type: ignore[no-any-return]
+
+
+_ERRORS: dict[int, type[APIError]] = {
+    401: Unreachable, 403: Forbidden, 404: NotFound, 409: Conflict, 422: Invalid, 429: Unreachable,
+}
+
+
+def _error(method: str, path: str, status: int, text: bytes) -> APIError:
+    try:
+        message = json.loads(text).get("message", "")
+    except (ValueError, AttributeError):
+        message = text[:200].decode("utf-8", "replace")
+    kind = _ERRORS.get(status, Unreachable if status >= 500 else APIError)
+    return kind(method=method, path=path, status=status, message=message)

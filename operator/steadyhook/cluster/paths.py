@@ -1,0 +1,52 @@
+"""The paths of the API objects in use (Kubernetes API conventions, "Resources")."""
+
+GROUP = "steadyhook.io"
+VERSION = "v1alpha1"
+CONFIGURATION_KINDS = {
+    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
+    "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
+}
+
+
+def secrets(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets"
+
+
+def secret(namespace: str, name: str) -> str:
+    return f"{secrets(namespace)}/{name}"
+
+
+def events(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/events"
+
+
+def node(name: str) -> str:
+    return f"/api/v1/nodes/{name}"
+
+
+def pod(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+
+
+def certificate(namespace: str, name: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/webhookcertificates/{name}"
+
+
+def manager_nodes(namespace: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/managernodes"
+
+
+def manager_node(namespace: str, name: str) -> str:
+    return f"{manager_nodes(namespace)}/{name}"
+
+
+def peering(namespace: str, name: str) -> str:
+    return f"/apis/kopf.dev/v1/namespaces/{namespace}/kopfpeerings/{name}"
+
+
+def configurations(kind: str) -> str:
+    return f"/apis/admissionregistration.k8s.io/v1/{CONFIGURATION_KINDS[kind]}"
+
+
+def configuration(kind: str, name: str) -> str:
+    return f"{configurations(kind)}/{name}"

@@ -1,0 +1,43 @@
+"""What a decision asks for. Each action carries what it was decided from; carrying it out is compare-and-swap."""
+import dataclasses
+
+from steadyhook.core import facts, reasons
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CreateAuthority:
+    """Make a new CA and write the CA Secret: created when ``replaces`` is None, else in place of that one."""
+
+    replaces: facts.Secret | None
+    bundle: tuple[facts.Certificate, ...]  # what is trusted besides the new CA
+    reason: reasons.Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExtendBundle:
+    """Write the grown trust bundle into the CA Secret."""
+
+    secret: facts.Secret
+    bundle: tuple[facts.Certificate, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InjectBundle:
+    """Write the trust bundle into every webhook of a configuration."""
+
+    configuration: facts.Configuration
+    bundle: tuple[facts.Certificate, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class IssueLeaf:
+    """Sign a leaf with the CA Secret's signer and write the leaf Secret, content and ready mark together."""
+
+    replaces: facts.Secret | None
+    signer: facts.Certificate
+    bundle: tuple[facts.Certificate, ...]
+    generation: int
+    reason: reasons.Reason
+
+
+Action = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf

@@ -1,0 +1,147 @@
+"""The status of a WebhookCertificate: true conditions, in the form of the Kubernetes API conventions."""
+import collections.abc
+import dataclasses
+import datetime
+from typing import Any
+
+from steadyhook.core import facts, issuing, leaf, policy, reasons
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """How many serving instances serve the leaf that the Secret holds, of how many."""
+
+    done: int
+    total: int
+
+
+def status(
+    *, seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
+    previous: collections.abc.Mapping[str, Any], observed_generation: int, now: datetime.datetime,
+) -> dict[str, Any]:
+    """The whole status, made from what was seen; equal to ``previous`` when nothing has changed."""
+    result: dict[str, Any] = {
+        "observedGeneration": observed_generation,
+        "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
+        "conditions": _merge(previous.get("conditions", []), _conditions(seen, wanted, decision, now), now=now,
+                             observed_generation=observed_generation),
+        "configurations": [_configuration(item, issuing.trust_bundle(seen, now)) for item in seen.configurations],
+    }
+    certificate = seen.leaf.certificate if seen.leaf else None
+    if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
+        result |= {
+            "fingerprint": certificate.fingerprint,
+            "generation": seen.leaf.generation,
+            "notBefore": _timestamp(certificate.not_before),
+            "notAfter": _timestamp(certificate.not_after),
+        }
+    else:  # the last good one is still what the servers serve
+        result |= {key: previous[key] for key in ("fingerprint", "generation", "notBefore", "notAfter")
+                   if key in previous}
+    result["generation"] = max(result.get("generation", 0), seen.last_generation)
+    authority = seen.authority.certificate if seen.authority else None
+    signer = authority.fingerprint if authority and seen.leaf and authority.fingerprint in seen.leaf.signers else None
+    if authority and signer:
+        result |= {"caFingerprint": signer, "caNotAfter": _timestamp(authority.not_after)}
+    else:
+        result |= {key: previous[key] for key in ("caFingerprint", "caNotAfter") if key in previous}
+    return {key: value for key, value in result.items() if value not in (0, [])}
+
+
+def invalid_spec_status(
+    problem: policy.InvalidSpec, *, previous: collections.abc.Mapping[str, Any], observed_generation: int,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """The status for a spec that nothing can be issued from: all that was known of the last leaf is kept."""
+    conditions = [
+        {"type": "Ready", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
+        {"type": "Issuing", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
+    ]
+    return {**previous, "observedGeneration": observed_generation,
+            "conditions": _merge(previous.get("conditions", []), conditions, now=now,
+                                 observed_generation=observed_generation)}
+
+
+def _conditions(
+    seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, now: datetime.datetime
+) -> list[dict[str, str]]:
+    defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
+        reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
+    authority = seen.authority.certificate if seen.authority else None
+    rotation_due = authority is not None and now >= authority.not_after - wanted.ca_renew_before
+    return [
+        _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
+                   defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
+        _condition("Issuing", busy, decision.reason, decision.message),
+        _injected(seen, now),
+        _condition("Rotating", False, reasons.Reason.ROTATION_DUE if rotation_due else reasons.Reason.NOT_ROTATING,
+                   "the CA is due for rotation" if rotation_due else "the CA is not due"),
+    ]
+
+
+def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
+    bundle = issuing.trust_bundle(seen, now)
+    blocked = [item for item in seen.configurations if item.state is not facts.ConfigurationState.OPEN]
+    lacking = [item for item in seen.configurations if issuing.lacks(item, bundle)]
+    if not seen.configurations:
+        return _condition("Injected", True, reasons.Reason.NO_CONFIGURATION,
+                          "no webhook configuration asks for this certificate's bundle by annotation")
+    if blocked and lacking:
+        worst = blocked[0]
+        return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst))
+    if lacking:
+        return _condition("Injected", False, reasons.Reason.PENDING,
+                          f"{len(lacking)} of {len(seen.configurations)} configurations lack the bundle")
+    return _condition("Injected", True, reasons.Reason.INJECTED,
+                      f"{len(seen.configurations)} configuration(s) carry the bundle")
+
+
+def _describe_blocked(configuration: facts.Configuration) -> str:
+    what = f"{configuration.kind} {configuration.name}"
+    if configuration.state is facts.ConfigurationState.FORBIDDEN:
+        return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
+                " that the issuer is bound to")
+    return f"{what} is overwritten again and again by another writer; remove caBundle from what that one applies"
+
+
+KNOWN_STATES = frozenset({reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, reasons.Reason.CONTESTED})
+"""The states in the status of a configuration that has carried our bundle before."""
+
+
+def _configuration(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> dict[str, str]:
+    lacking = issuing.lacks(configuration, bundle)
+    if not lacking:
+        state = reasons.Reason.INJECTED
+    elif configuration.state is not facts.ConfigurationState.OPEN:
+        state = reasons.Reason(configuration.state)
+    else:
+        state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
+    result = {"kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
+    if lacking and configuration.state is not facts.ConfigurationState.OPEN:
+        result["message"] = _describe_blocked(configuration)
+    return result
+
+
+def _condition(kind: str, holds: bool, reason: reasons.Reason, message: str) -> dict[str, str]:
+    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason), "message": message}
+
+
+def _merge(
+    previous: collections.abc.Sequence[collections.abc.Mapping[str, Any]],
+    conditions: collections.abc.Sequence[collections.abc.Mapping[str, str]],
+    *, now: datetime.datetime, observed_generation: int,
+) -> list[dict[str, Any]]:
+    """Keep lastTransitionTime where the status stays, and the conditions of others."""
+    before = {item["type"]: item for item in previous}
+    result = []
+    for condition in conditions:
+        old = before.pop(condition["type"], {})
+        same = old.get("status") == condition["status"]
+        result.append({**condition, "observedGeneration": observed_generation,
+                       "lastTransitionTime": old["lastTransitionTime"] if same else _timestamp(now)})
+    return [*result, *(dict(item) for item in before.values())]
+
+
+def _timestamp(moment: datetime.datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

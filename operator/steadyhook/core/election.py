@@ -1,0 +1,76 @@
+"""
+Who issues: seats in the peering, and the role that follows from its records.
+
+kopf's peering elects by priority, but it does not scale to a peer on every node, so only a few instances hold a
+record: a seat. An expired record is free by kopf's own rule (lastseen + lifetime). This is the one place where the
+clock of another machine is read: it decides who works, never what is safe.
+"""
+import collections.abc
+import dataclasses
+import datetime
+import enum
+
+
+class Role(enum.StrEnum):
+    """What an instance does about issuing."""
+
+    ACTIVE = "active"  # issues
+    CANDIDATE = "candidate"  # holds a seat, stands by
+    RESERVE = "reserve"  # holds no seat
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One peer's record in the status of a KopfPeering."""
+
+    identity: str
+    priority: int
+    expires_at: datetime.datetime
+
+    def is_live(self, now: datetime.datetime) -> bool:
+        return self.expires_at > now
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """Take a seat with this priority, dropping the records of the dead in the same write."""
+
+    priority: int
+    drop: tuple[str, ...]
+
+
+def find_seat(
+    records: collections.abc.Iterable[Record], *, identity: str, seats: int, now: datetime.datetime,
+    priority: int | None = None,
+) -> Join | None:
+    """
+    The seat that can be had, or None.
+
+    Unless the user gave a priority, a newcomer's is below that of everyone before it, so that it never preempts,
+    and unique, since peers of equal priority would all pause.
+    """
+    others = [record for record in records if record.identity != identity]
+    live = [record for record in others if record.is_live(now)]
+    if len(live) >= seats:
+        return None
+    if priority is None:
+        priority = min([-int(now.timestamp() * 1_000_000), *(record.priority - 1 for record in live)])
+    return Join(priority=priority, drop=tuple(sorted(r.identity for r in others if not r.is_live(now))))
+
+
+def role(records: collections.abc.Iterable[Record], *, identity: str, now: datetime.datetime) -> Role:
+    """The role of this instance; active is the live record of the highest priority, if there is one such."""
+    live = [record for record in records if record.is_live(now)]
+    own = next((record for record in live if record.identity == identity), None)
+    if own is None:
+        return Role.RESERVE
+    rivals = [record for record in live if record.identity != identity and record.priority >= own.priority]
+    return Role.CANDIDATE if rivals else Role.ACTIVE
+
+
+def is_surplus(
+    records: collections.abc.Iterable[Record], *, identity: str, seats: int, now: datetime.datetime
+) -> bool:
+    """Whether this instance has to leave: more records than seats (a resumed holder), and its own is the lowest."""
+    live = sorted((r for r in records if r.is_live(now)), key=lambda r: (-r.priority, r.identity))
+    return any(record.identity == identity for record in live[seats:])

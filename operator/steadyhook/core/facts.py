@@ -1,0 +1,122 @@
+"""
+Facts: what was seen in the cluster, as plain values.
+
+PEM becomes facts once, in ``pki``; from there on certificates are compared by fingerprint. A ``pem`` field is
+carried along as opaque text, to be written again, and is never looked into here.
+"""
+import collections.abc
+import dataclasses
+import datetime
+import enum
+
+from steadyhook.core import reasons
+
+Fingerprint = str
+"""The SHA-256 of a certificate's DER, as 64 lower-case hexadecimal digits."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A parsed X.509 certificate."""
+
+    fingerprint: Fingerprint
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+    dns_names: frozenset[str] = frozenset()
+    is_ca: bool = False
+    key_algorithm: str = ""
+    pem: str = dataclasses.field(default="", repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Defect:
+    """What is wrong with an object, for a person to read. ``message`` names the value found and what was expected."""
+
+    reason: reasons.Reason
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """The API object around a certificate, as far as writing it needs it."""
+
+    name: str
+    uid: str
+    resource_version: str
+    recreate: bool = False  # of a type, or marked immutable, that an update cannot mend: only delete and create
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """The leaf Secret. ``defect`` is set when it cannot be read as one; then ``certificate`` is None."""
+
+    secret: Secret
+    defect: Defect | None = None
+    certificate: Certificate | None = None
+    trusted: tuple[Certificate, ...] = ()  # ca.crt, the trust bundle as it was at issuance
+    signers: frozenset[Fingerprint] = frozenset()  # CA certificates, from every place seen, that verify the leaf
+    ready_mark: str | None = None
+    generation: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The CA Secret: the present signer and the current trust bundle."""
+
+    secret: Secret
+    defect: Defect | None = None
+    certificate: Certificate | None = None
+    bundle: tuple[Certificate, ...] = ()  # the signer and whatever of the bundle could be read
+    bundle_damaged: bool = False  # some of the bundle could not be read, or it lacks the signer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One webhook of a configuration object, and what its caBundle holds."""
+
+    name: str
+    trusted: tuple[Certificate, ...] = ()
+    readable: bool = True  # False: not base64, not PEM
+
+
+class ConfigurationState(enum.StrEnum):
+    """What is known of our right to write a webhook configuration."""
+
+    OPEN = "Open"
+    FORBIDDEN = "Forbidden"  # the API server refused the last patch
+    CONTESTED = "Contested"  # someone else keeps overwriting it
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A webhook configuration that asks for this certificate's bundle by annotation."""
+
+    kind: str
+    name: str
+    uid: str
+    resource_version: str
+    entries: tuple[Entry, ...]
+    known: bool = False  # it carried our bundle before: what it holds beyond that was put there by someone else
+    state: ConfigurationState = ConfigurationState.OPEN
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether it becomes ours now, so that what it trusted until now has to be trusted further."""
+        return self.state is ConfigurationState.OPEN and not self.known
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """
+    All that the issuer looks at before it decides about one certificate.
+
+    ``trusted_seconds`` says for how long this very instance, by its own monotonic clock, has seen each CA in every
+    configuration that can be written; it starts anew when another instance becomes active.
+    """
+
+    leaf: Leaf | None
+    authority: Authority | None
+    configurations: tuple[Configuration, ...] = ()
+    last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none
+    last_signer: Fingerprint | None = None
+    trusted_seconds: collections.abc.Mapping[Fingerprint, float] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,261 @@
+"""
+What the issuer does next: a total function of what was seen, the policy and the time.
+
+::
+
+    1. no usable CA                        -> create it
+    2. a configuration lacks the bundle    -> inject it
+    3. the leaf is missing, damaged or due -> write leaf and ready mark, once its signer is trusted
+    4.-6. rotation of the CA
+    7. else nothing, and when to look again
+
+Each decision holds only steps that are safe now; after them the world is observed again. Trust comes before use:
+the CA Secret knows a CA before it is injected, and it is injected before a leaf signed by it is written.
+"""
+import collections.abc
+import dataclasses
+import datetime
+
+from steadyhook.core import actions, facts, leaf, policy, reasons
+
+BACKDATE = datetime.timedelta(minutes=5)
+"""How far in the past a certificate's validity starts, to bear the clock skew between machines."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The steps to take, in this order, why, and when to look again if nothing happens before (None: no date)."""
+
+    actions: tuple[actions.Action, ...] = ()
+    reason: reasons.Reason
+    message: str
+    wake_at: datetime.datetime | None = None
+
+
+def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> Decision:
+    """Decide about one certificate. Same input, same output; never raises."""
+    bundle = trust_bundle(seen, now)
+    for step in (_authority, _bundle, _injection, _leaf):
+        decision = step(seen, wanted, bundle, now)
+        if decision is not None:
+            return decision
+    assert seen.leaf is not None and seen.leaf.certificate is not None and seen.authority is not None
+    return Decision(
+        reason=reasons.Reason.UP_TO_DATE,
+        message=f"generation {seen.leaf.generation} is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        wake_at=renewal_time(seen.leaf.certificate, wanted),
+    )
+
+
+def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certificate, ...]:
+    """
+    What has to be trusted: it only grows, so that no certificate that is served loses its trust.
+
+    The union of the CA Secret's bundle, of the CA certificates in the leaf Secret, and of what a configuration
+    trusted when it was taken over. What somebody else writes into a configuration later is not taken in, unless the
+    CA Secret is lost: then the configurations may be the only ones that still know what is served.
+    """
+    lost = authority_defect(seen, now) is not None or (seen.authority is not None and seen.authority.bundle_damaged)
+    trusted = [
+        *(seen.authority.bundle if seen.authority else ()),
+        *(seen.leaf.trusted if seen.leaf else ()),
+        *(item for configuration in seen.configurations if lost or configuration.is_taken_over
+          for entry in configuration.entries for item in entry.trusted),
+    ]
+    unique = {item.fingerprint: item for item in trusted if item.not_after > now}
+    return tuple(sorted(unique.values(), key=lambda item: (item.not_before, item.fingerprint)))
+
+
+def authority_defect(seen: facts.Seen, now: datetime.datetime) -> facts.Defect | None:
+    """Why the CA Secret cannot sign, or None."""
+    if seen.authority is None:
+        return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="there is no CA Secret")
+    if seen.authority.defect is not None:
+        return seen.authority.defect
+    assert seen.authority.certificate is not None
+    if now >= seen.authority.certificate.not_after:
+        return facts.Defect(reason=reasons.Reason.EXPIRED, message="the CA certificate has expired")
+    return None
+
+
+def leaf_defect(
+    seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime
+) -> facts.Defect | None:
+    """Why the leaf has to be written anew, or None. Needs a usable CA."""
+    if seen.leaf is None:
+        return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    return next((defect for check in _LEAF_CHECKS if (defect := check(seen, wanted, now)) is not None), None)
+
+
+def renewal_time(certificate: facts.Certificate, wanted: policy.Policy) -> datetime.datetime:
+    """When a leaf is due; one that its CA's end cut short is renewed in the last third of its life at the latest."""
+    life = certificate.not_after - certificate.not_before
+    return certificate.not_after - min(wanted.renew_before, life / 3)
+
+
+def _authority(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    defect = authority_defect(seen, now)
+    if defect is None:
+        return None
+    replaces = seen.authority.secret if seen.authority else None
+    return Decision(
+        actions=(actions.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason),),
+        reason=reasons.Reason.CREATING_AUTHORITY,
+        message=f"creating a CA: {defect.message}",
+    )
+
+
+def _bundle(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    assert seen.authority is not None
+    missing = {item.fingerprint for item in bundle} - {item.fingerprint for item in seen.authority.bundle}
+    if not missing and not seen.authority.bundle_damaged:
+        return None
+    return Decision(
+        actions=(actions.ExtendBundle(secret=seen.authority.secret, bundle=bundle),),
+        reason=reasons.Reason.EXTENDING_BUNDLE,
+        message="the trust bundle is damaged" if seen.authority.bundle_damaged
+        else f"{len(missing)} more CA certificate(s) in use join the trust bundle",
+    )
+
+
+def _injection(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    lacking = [item for item in writable(seen) if lacks(item, bundle)]
+    if not lacking:
+        return None
+    return Decision(
+        actions=tuple(actions.InjectBundle(configuration=item, bundle=bundle) for item in lacking),
+        reason=reasons.Reason.INJECTING,
+        message="injecting the trust bundle into " + ", ".join(f"{item.kind} {item.name}" for item in lacking),
+    )
+
+
+def _leaf(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    defect = leaf_defect(seen, wanted, now)
+    if defect is None:
+        return None
+    assert seen.authority is not None and seen.authority.certificate is not None
+    signer = seen.authority.certificate
+    wait_seconds = _unsettled_seconds(seen, wanted, signer)
+    if wait_seconds > 0:
+        return Decision(
+            reason=reasons.Reason.SETTLING,
+            message=f"{defect.message}; its CA is new, and the API servers get settleSeconds to load the bundle",
+            wake_at=now + datetime.timedelta(seconds=wait_seconds),
+        )
+    return Decision(
+        actions=(actions.IssueLeaf(
+            replaces=seen.leaf.secret if seen.leaf else None,
+            signer=signer,
+            bundle=bundle,
+            generation=_next_generation(seen, now),
+            reason=defect.reason,
+        ),),
+        reason=reasons.Reason.ISSUING_LEAF,
+        message=f"issuing a leaf: {defect.message}",
+    )
+
+
+def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
+    """The configurations that injection is waited for; one that cannot be written blocks nothing."""
+    return tuple(item for item in seen.configurations if item.state is facts.ConfigurationState.OPEN)
+
+
+def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> bool:
+    """Whether any webhook of the configuration trusts something else than the bundle."""
+    wanted = {item.fingerprint for item in bundle}
+    return any(
+        not entry.readable or {item.fingerprint for item in entry.trusted} != wanted
+        for entry in configuration.entries
+    )
+
+
+def _unsettled_seconds(seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate) -> float:
+    """How long to wait before the signer may be used. API servers cannot acknowledge what they have loaded."""
+    first_leaf = seen.leaf is None and seen.last_generation == 0
+    in_use = signer.fingerprint == seen.last_signer or (
+        seen.leaf is not None and seen.leaf.defect is None and signer.fingerprint in seen.leaf.signers)
+    if first_leaf or in_use:
+        return 0
+    return max(0.0, wanted.settle_seconds - seen.trusted_seconds.get(signer.fingerprint, 0.0))
+
+
+def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
+    """Grows even if everything that remembers the last one is lost, hence the time in seconds."""
+    known = seen.leaf.generation if seen.leaf and seen.leaf.generation else 0
+    return max(int(now.timestamp()), seen.last_generation + 1, known + 1)
+
+
+Check = collections.abc.Callable[[facts.Seen, policy.Policy, datetime.datetime], facts.Defect | None]
+
+
+def _sound(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None
+    return leaf.first_defect(seen.leaf, now)
+
+
+def _latest(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None and seen.leaf.generation is not None
+    if seen.leaf.generation < seen.last_generation:
+        return facts.Defect(
+            reason=reasons.Reason.OLDER_GENERATION,
+            message=f"Secret {wanted.secret_name} holds generation {seen.leaf.generation}, but"
+                    f" {seen.last_generation} was issued (a restored backup?)")
+    return None
+
+
+def _known_signer(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None and seen.authority is not None and seen.authority.certificate is not None
+    if seen.authority.certificate.fingerprint not in seen.leaf.signers:
+        return facts.Defect(
+            reason=reasons.Reason.SIGNER_REPLACED,
+            message=f"the leaf in Secret {wanted.secret_name} is not signed by the present CA")
+    return None
+
+
+def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None and seen.leaf.certificate is not None
+    if seen.leaf.certificate.dns_names != wanted.dns_names:
+        found = ", ".join(sorted(seen.leaf.certificate.dns_names)) or "no name"
+        return facts.Defect(
+            reason=reasons.Reason.WRONG_NAMES,
+            message=f"the leaf in Secret {wanted.secret_name} is for {found}, not for"
+                    f" {', '.join(sorted(wanted.dns_names))}")
+    return None
+
+
+def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None and seen.leaf.certificate is not None
+    assert seen.authority is not None and seen.authority.certificate is not None
+    certificate = seen.leaf.certificate
+    if certificate.key_algorithm != wanted.algorithm:
+        return facts.Defect(
+            reason=reasons.Reason.SPEC_CHANGED,
+            message=f"the leaf has a key of {certificate.key_algorithm}, the spec wants {wanted.algorithm}")
+    life = certificate.not_after - certificate.not_before - BACKDATE
+    cut_short = certificate.not_after >= seen.authority.certificate.not_after
+    if life != wanted.duration and not (cut_short and life < wanted.duration):
+        return facts.Defect(
+            reason=reasons.Reason.SPEC_CHANGED,
+            message=f"the leaf was issued for {life}, the spec wants {wanted.duration}")
+    return None
+
+
+def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None and seen.leaf.certificate is not None
+    due = renewal_time(seen.leaf.certificate, wanted)
+    if now >= due:
+        return facts.Defect(
+            reason=reasons.Reason.RENEWAL_DUE,
+            message=f"the leaf is due for renewal since {due:%Y-%m-%dT%H:%M:%SZ}")
+    return None
+
+
+_LEAF_CHECKS: tuple[Check, ...] = (_sound, _latest, _known_signer, _right_names, _as_specified, _not_due)

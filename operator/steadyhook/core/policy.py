@@ -1,0 +1,138 @@
+"""What is to be issued: the spec of a WebhookCertificate, checked and with its defaults filled in."""
+import collections.abc
+import dataclasses
+import datetime
+import enum
+import re
+from typing import Any
+
+
+class KeyAlgorithm(enum.StrEnum):
+    """The private keys that can be asked for."""
+
+    ECDSA_P256 = "ECDSA-P256"
+    ECDSA_P384 = "ECDSA-P384"
+    ED25519 = "Ed25519"
+    RSA_2048 = "RSA-2048"
+    RSA_3072 = "RSA-3072"
+    RSA_4096 = "RSA-4096"
+
+
+class InvalidSpec(Exception):
+    """A spec that nothing can be issued from. The data are comparable; the text is for people."""
+
+    def __init__(self, *, field: str, found: object, expected: str, remedy: str) -> None:
+        super().__init__(f"{field} is {found!r}, expected {expected}; {remedy}")
+        self.field = field
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A valid spec."""
+
+    namespace: str
+    name: str
+    secret_name: str
+    dns_names: frozenset[str]
+    algorithm: KeyAlgorithm
+    duration: datetime.timedelta
+    renew_before: datetime.timedelta
+    ca_duration: datetime.timedelta
+    ca_renew_before: datetime.timedelta
+    settle_seconds: float
+
+    @property
+    def authority_secret_name(self) -> str:
+        return f"{self.secret_name}-ca"
+
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DNS_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
+_DURATION = re.compile(r"(?=.)(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
+
+DEFAULT_DURATIONS = {"duration": "2160h", "renewBefore": "720h", "caDuration": "87600h", "caRenewBefore": "17520h"}
+LONGEST = datetime.timedelta(days=100 * 366)
+
+
+def parse(spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str) -> Policy:
+    """
+    Turn the spec of a WebhookCertificate into a policy.
+
+    The CustomResourceDefinition rejects most mistakes when they are applied; this is the check of what an older
+    or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake.
+    """
+    secret_name = spec.get("secretName")
+    if not isinstance(secret_name, str) or not _is_dns_name(secret_name) or len(secret_name) > 250:
+        raise InvalidSpec(field="spec.secretName", found=secret_name, expected="the name of a Secret",
+                          remedy="set it to a DNS subdomain of at most 250 characters")
+    algorithm = spec.get("privateKey", {}).get("algorithm", KeyAlgorithm.ECDSA_P256)
+    if algorithm not in list(KeyAlgorithm):
+        raise InvalidSpec(field="spec.privateKey.algorithm", found=algorithm,
+                          expected="one of " + ", ".join(KeyAlgorithm), remedy="choose one of these")
+    settle_seconds = spec.get("settleSeconds", 10)
+    if not isinstance(settle_seconds, int | float) or not 0 <= settle_seconds <= 3600:
+        raise InvalidSpec(field="spec.settleSeconds", found=settle_seconds, expected="a number from 0 to 3600",
+                          remedy="leave it out for the default of 10")
+    policy = Policy(
+        namespace=namespace,
+        name=name,
+        secret_name=secret_name,
+        dns_names=_dns_names(spec, namespace=namespace),
+        algorithm=KeyAlgorithm(algorithm),
+        duration=_duration(spec, "duration"),
+        renew_before=_duration(spec, "renewBefore"),
+        ca_duration=_duration(spec, "caDuration"),
+        ca_renew_before=_duration(spec, "caRenewBefore"),
+        settle_seconds=float(settle_seconds),
+    )
+    for field, found, relation, bound in (
+        ("renewBefore", policy.renew_before, "shorter than spec.duration", policy.renew_before < policy.duration),
+        ("caRenewBefore", policy.ca_renew_before, "longer than spec.duration",
+         policy.ca_renew_before > policy.duration),
+        ("caRenewBefore", policy.ca_renew_before, "shorter than spec.caDuration",
+         policy.ca_renew_before < policy.ca_duration),
+    ):
+        if not bound:
+            raise InvalidSpec(field=f"spec.{field}", found=str(found), expected=f"a duration {relation}",
+                              remedy=f"change spec.{field} or the duration that it is measured against")
+    return policy
+
+
+def service_names(*, name: str, namespace: str) -> frozenset[str]:
+    """The DNS names by which a Service is called; the API server verifies ``NAME.NAMESPACE.svc``."""
+    base = f"{name}.{namespace}"
+    return frozenset({base, f"{base}.svc", f"{base}.svc.cluster.local"})
+
+
+def _dns_names(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> frozenset[str]:
+    names = spec.get("dnsNames") or []
+    for index, dns_name in enumerate(names):
+        if not isinstance(dns_name, str) or not _is_dns_name(dns_name):
+            raise InvalidSpec(field=f"spec.dnsNames[{index}]", found=dns_name, expected="a DNS name (RFC 1123)",
+                              remedy="use lower-case letters, digits, '-' and '.', optionally after a leading '*.'")
+    service = spec.get("service")
+    if not names and not service:
+        raise InvalidSpec(field="spec.dnsNames", found=names, expected="at least one DNS name, or spec.service",
+                          remedy="name the webhook's Service in spec.service")
+    derived = service_names(name=service["name"], namespace=service.get("namespace", namespace)) if service else ()
+    return frozenset(names) | frozenset(derived)
+
+
+def _is_dns_name(value: str) -> bool:
+    return len(value) <= 253 and _DNS_NAME.fullmatch(value) is not None
+
+
+def _duration(spec: collections.abc.Mapping[str, Any], field: str) -> datetime.timedelta:
+    text = spec.get(field, DEFAULT_DURATIONS[field])
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    try:
+        value = datetime.timedelta(**{k: int(v) for k, v in match.groupdict("0").items()}) if match else None
+    except OverflowError:
+        value = None
+    if value is None or not datetime.timedelta(0) < value <= LONGEST:
+        raise InvalidSpec(field=f"spec.{field}", found=text, expected="a duration such as '2160h' or '90m'",
+                          remedy="write whole hours, minutes and seconds, in this order, of at most 100 years")
+    return value

@@ -1,0 +1,51 @@
+"""Every reason that a decision can give: the one list behind conditions, Events, metric labels and log lines."""
+import enum
+
+
+class Reason(enum.StrEnum):
+    """CamelCase, as the Kubernetes API conventions want the reason of a condition."""
+
+    # What may be wrong with a Secret.
+    SECRET_MISSING = "SecretMissing"
+    WRONG_TYPE = "WrongType"
+    KEY_MISSING = "DataKeyMissing"
+    NOT_PEM = "NotPem"
+    KEY_MISMATCH = "KeyMismatch"
+    FOREIGN_SIGNER = "ForeignSigner"
+    NOT_MARKED_READY = "NotMarkedReady"
+    READY_MARK_STALE = "ReadyMarkStale"
+    GENERATION_MISSING = "GenerationMissing"
+    OLDER_GENERATION = "OlderGeneration"
+    EXPIRED = "Expired"
+    NOT_YET_VALID = "NotYetValid"
+    WRONG_NAMES = "WrongDNSNames"
+    NOT_A_CA = "NotACertificateAuthority"
+
+    # Why a good leaf is replaced all the same.
+    RENEWAL_DUE = "RenewalDue"
+    SPEC_CHANGED = "SpecChanged"
+    SIGNER_REPLACED = "SignerReplaced"
+
+    # Where the issuer stands.
+    UP_TO_DATE = "UpToDate"
+    CREATING_AUTHORITY = "CreatingAuthority"
+    EXTENDING_BUNDLE = "ExtendingBundle"
+    INJECTING = "Injecting"
+    SETTLING = "Settling"
+    ISSUING_LEAF = "IssuingLeaf"
+    INVALID_SPEC = "InvalidSpec"
+    NOT_ROTATING = "NotRotating"
+    ROTATION_DUE = "RotationDue"
+
+    # How a webhook configuration stands.
+    INJECTED = "Injected"
+    PENDING = "Pending"
+    OVERWRITTEN = "Overwritten"
+    FORBIDDEN = "Forbidden"
+    CONTESTED = "Contested"
+    NO_CONFIGURATION = "NoConfiguration"
+
+    # Where a server stands.
+    SERVING = "Serving"
+    WAITING_FOR_SECRET = "WaitingForSecret"
+    API_UNREACHABLE = "APIServerUnreachable"

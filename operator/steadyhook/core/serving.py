@@ -1,0 +1,94 @@
+"""
+What a server serves: the leaf Secret when it is marked ready and sound, else the last good certificate.
+
+::
+
+    nothing served --sound Secret--> Serving --damaged, deleted or older Secret--> Degraded (keeps serving)
+         |                              ^                                              |
+      Waiting                           +---------------- sound Secret ----------------+
+"""
+import dataclasses
+import datetime
+import enum
+
+from steadyhook.core import facts, leaf, reasons
+
+
+class Phase(enum.StrEnum):
+    """The phase of an instance, as its ManagerNode shows it."""
+
+    WAITING = "Waiting"
+    SERVING = "Serving"
+    DEGRADED = "Degraded"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The certificate that new handshakes get."""
+
+    certificate: facts.Certificate
+    generation: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to serve from now on. ``swap``: the Secret's leaf replaces what is served (or is served at last)."""
+
+    phase: Phase
+    reason: reasons.Reason
+    message: str
+    swap: bool = False
+    served: Served | None = None
+    wake_at: datetime.datetime | None = None
+
+
+def judge(
+    seen: facts.Leaf | None, *, served: Served | None, service_name: str | None, now: datetime.datetime
+) -> Verdict:
+    """
+    Decide about the leaf Secret as it is now (None: there is none).
+
+    ``service_name`` is the DNS name by which the API server calls this webhook (None: not checked).
+    """
+    defect = _defect(seen, served=served, service_name=service_name, now=now)
+    if defect is None and seen is not None and seen.certificate is not None and seen.generation is not None:
+        new = Served(certificate=seen.certificate, generation=seen.generation)
+        swap = served is None or served.certificate.fingerprint != new.certificate.fingerprint
+        return Verdict(phase=Phase.SERVING, reason=reasons.Reason.SERVING,
+                       message=f"serves generation {new.generation}", swap=swap, served=new,
+                       wake_at=new.certificate.not_after)
+    assert defect is not None
+    if served is None:
+        wake_at = seen.certificate.not_before if (
+            defect.reason is reasons.Reason.NOT_YET_VALID and seen and seen.certificate) else None
+        reason = (reasons.Reason.WAITING_FOR_SECRET if defect.reason is reasons.Reason.SECRET_MISSING
+                  else defect.reason)
+        return Verdict(phase=Phase.WAITING, reason=reason, message=defect.message, wake_at=wake_at)
+    not_after = served.certificate.not_after
+    expired = now >= not_after
+    fate = "has itself expired" if expired else f"is good until {not_after:%Y-%m-%dT%H:%M:%SZ}"
+    return Verdict(phase=Phase.DEGRADED, reason=defect.reason,
+                   message=f"{defect.message}; goes on with generation {served.generation}, which {fate}",
+                   served=served, wake_at=None if expired else not_after)
+
+
+def _defect(
+    seen: facts.Leaf | None, *, served: Served | None, service_name: str | None, now: datetime.datetime
+) -> facts.Defect | None:
+    if seen is None:
+        return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="the Secret does not exist")
+    defect = leaf.first_defect(seen, now)
+    if defect is not None:
+        return defect
+    assert seen.certificate is not None and seen.generation is not None
+    if service_name is not None and not leaf.covers(seen.certificate.dns_names, service_name):
+        return facts.Defect(
+            reason=reasons.Reason.WRONG_NAMES,
+            message=f"Secret {seen.secret.name} is for {', '.join(sorted(seen.certificate.dns_names)) or 'no name'},"
+                    f" not for {service_name}, by which the API server calls")
+    if served is not None and seen.generation < served.generation and now < served.certificate.not_after:
+        return facts.Defect(
+            reason=reasons.Reason.OLDER_GENERATION,
+            message=f"Secret {seen.secret.name} holds generation {seen.generation}, older than the one served"
+                    " (a restored backup?)")
+    return None

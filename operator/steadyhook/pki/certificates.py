@@ -1,0 +1,131 @@
+"""PEM certificates -> facts."""
+import collections.abc
+import dataclasses
+
+from cryptography import exceptions, x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from steadyhook.core import facts
+
+
+class NotPem(ValueError):
+    """The text holds no readable PEM certificate or key."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPair:
+    """A certificate (PEM, the leaf or the signer first) and its private key (PEM, unencrypted, never shown)."""
+
+    certificate_pem: bytes
+    key_pem: bytes = dataclasses.field(repr=False)
+
+    @property
+    def certificate(self) -> facts.Certificate:
+        """The facts of the first certificate. Raises :class:`NotPem`."""
+        return parse(self.certificate_pem)[0]
+
+
+def parse(pem: bytes) -> tuple[facts.Certificate, ...]:
+    """Every certificate of a PEM text, in its order. Raises :class:`NotPem`."""
+    return tuple(describe(certificate) for certificate in load(pem))
+
+
+def load(pem: bytes) -> list[x509.Certificate]:
+    """The certificates themselves, for the rest of this layer. Raises :class:`NotPem`."""
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise NotPem(f"expected PEM certificates, found {_excerpt(pem)}") from error
+
+
+def describe(certificate: x509.Certificate) -> facts.Certificate:
+    """The facts of one certificate."""
+    return facts.Certificate(
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        dns_names=_dns_names(certificate),
+        is_ca=_is_ca(certificate),
+        key_algorithm=_key_algorithm(certificate),
+        pem=certificate.public_bytes(forms.Encoding.PEM).decode("ascii"),
+    )
+
+
+def bundle_pem(certificates: collections.abc.Iterable[facts.Certificate]) -> bytes:
+    """The PEM text of a trust bundle, in the given order."""
+    return "".join(item.pem for item in certificates).encode("ascii")
+
+
+def signers(leaf_pem: bytes, candidates: collections.abc.Iterable[facts.Certificate]) -> frozenset[facts.Fingerprint]:
+    """
+    Which of the candidates signed the first certificate of a PEM text.
+
+    Name and signature are verified (RFC 5280, 6.1.3), and that the candidate may sign at all; validity in time is
+    the decision's to judge. Raises :class:`NotPem`.
+    """
+    leaf = load(leaf_pem)[0]
+    found = set()
+    for candidate in candidates:
+        if not candidate.is_ca:
+            continue
+        try:
+            leaf.verify_directly_issued_by(load(candidate.pem.encode("ascii"))[0])
+        except (ValueError, TypeError, exceptions.InvalidSignature):
+            continue
+        found.add(candidate.fingerprint)
+    return frozenset(found)
+
+
+def matches(pair: KeyPair) -> bool:
+    """Whether the private key belongs to the first certificate. Raises :class:`NotPem`."""
+    key = load_key(pair.key_pem)
+    form = forms.Encoding.DER, forms.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*form) == load(pair.certificate_pem)[0].public_key().public_bytes(*form)
+
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+
+def load_key(pem: bytes) -> PrivateKey:
+    """A private key of a kind that can be issued. Raises :class:`NotPem`; the key's text is never in the message."""
+    try:
+        key = forms.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm) as error:
+        raise NotPem("expected an unencrypted PEM private key") from error
+    if not isinstance(key, PrivateKey):
+        raise NotPem(f"expected an EC, Ed25519 or RSA key, found a {type(key).__name__}")
+    return key
+
+
+def _dns_names(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return frozenset()
+    return frozenset(names.get_values_for_type(x509.DNSName))
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _key_algorithm(certificate: x509.Certificate) -> str:
+    try:
+        key = certificate.public_key()
+    except (ValueError, exceptions.UnsupportedAlgorithm):
+        return "unknown"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return {"secp256r1": "ECDSA-P256", "secp384r1": "ECDSA-P384"}.get(key.curve.name, f"ECDSA-{key.curve.name}")
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA-{key.key_size}"
+    return "Ed25519" if isinstance(key, ed25519.Ed25519PublicKey) else type(key).__name__
+
+
+def _excerpt(data: bytes) -> str:
+    """The beginning of a text that should have been public, for a message."""
+    return f"{data[:24]!r}..." if len(data) > 24 else repr(data)

@@ -1,0 +1,175 @@
+"""
+Secrets -> facts, and back: the layout of the two Secrets of a certificate.
+
+Leaf Secret: ``tls.crt``, ``tls.key``, ``ca.crt``, with the ready mark and the generation as annotations.
+CA Secret: ``tls.crt`` and ``tls.key`` of the present signer, ``ca-bundle.crt`` with all that is trusted.
+"""
+import base64
+import binascii
+import collections.abc
+from typing import Any
+
+from steadyhook.core import facts, reasons
+from steadyhook.pki import certificates
+
+SECRET_TYPE = "kubernetes.io/tls"
+CERTIFICATE, KEY, LEAF_TRUST, BUNDLE = "tls.crt", "tls.key", "ca.crt", "ca-bundle.crt"
+READY_MARK = "steadyhook.io/ready"
+GENERATION = "steadyhook.io/generation"
+
+Manifest = collections.abc.Mapping[str, Any]
+
+
+class _Unreadable(Exception):
+    def __init__(self, reason: reasons.Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def read_leaf(
+    manifest: Manifest, *, authorities: collections.abc.Iterable[facts.Certificate] = ()
+) -> facts.Leaf:
+    """
+    The facts of the leaf Secret. Never raises: what cannot be read is the defect.
+
+    ``authorities``: further CA certificates that may have signed the leaf, besides those in its ``ca.crt``.
+    """
+    annotations = manifest["metadata"].get("annotations") or {}
+    secret = _secret(manifest)
+    try:
+        pair = _pair(manifest)
+        trusted = _certificates(manifest, LEAF_TRUST)
+    except _Unreadable as problem:
+        return facts.Leaf(secret=secret, defect=_defect(secret, problem), trusted=_salvage(manifest, LEAF_TRUST),
+                          generation=_generation(annotations))
+    candidates = {item.fingerprint: item for item in (*trusted, *authorities)}
+    return facts.Leaf(
+        secret=secret,
+        certificate=pair.certificate,
+        trusted=tuple(item for item in trusted if item.is_ca),
+        signers=certificates.signers(pair.certificate_pem, candidates.values()),
+        ready_mark=annotations.get(READY_MARK),
+        generation=_generation(annotations),
+    )
+
+
+def read_authority(manifest: Manifest) -> facts.Authority:
+    """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
+    secret = _secret(manifest)
+    salvaged = {item.fingerprint: item
+                for item in (*_salvage(manifest, BUNDLE), *_salvage(manifest, CERTIFICATE)) if item.is_ca}
+    bundle = tuple(salvaged.values())
+    try:
+        certificate = _pair(manifest).certificate
+        if not certificate.is_ca:
+            raise _Unreadable(reasons.Reason.NOT_A_CA, "holds a certificate that is no CA's")
+    except _Unreadable as problem:
+        return facts.Authority(secret=secret, defect=_defect(secret, problem), bundle=bundle)
+    return facts.Authority(secret=secret, certificate=certificate, bundle=bundle,
+                           bundle_damaged=_is_damaged(manifest, certificate))
+
+
+def key_pair(manifest: Manifest) -> certificates.KeyPair:
+    """The pair of a Secret whose facts showed no defect. Raises ValueError if it has one after all."""
+    try:
+        return _pair(manifest)
+    except _Unreadable as problem:
+        raise ValueError(problem.message) from problem
+
+
+def leaf_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
+    """The ``data`` of a leaf Secret."""
+    return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, LEAF_TRUST: certificates.bundle_pem(bundle)})
+
+
+def authority_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
+    """The ``data`` of a CA Secret."""
+    return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
+
+
+def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
+    """The certificates in a ``caBundle`` (base64 of PEM), and whether it could be read; an empty one can."""
+    if not encoded:
+        return (), True
+    try:
+        return certificates.parse(base64.b64decode(encoded, validate=True)), True
+    except (binascii.Error, certificates.NotPem):
+        return (), False
+
+
+def write_ca_bundle(bundle: collections.abc.Iterable[facts.Certificate]) -> str:
+    """A ``caBundle``: base64 of PEM."""
+    return base64.b64encode(certificates.bundle_pem(bundle)).decode("ascii")
+
+
+def _secret(manifest: Manifest) -> facts.Secret:
+    metadata = manifest["metadata"]
+    return facts.Secret(
+        name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
+        recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")))
+
+
+def _pair(manifest: Manifest) -> certificates.KeyPair:
+    if manifest.get("type") != SECRET_TYPE:
+        raise _Unreadable(reasons.Reason.WRONG_TYPE, f"is of type {manifest.get('type')!r}, expected {SECRET_TYPE!r}")
+    pair = certificates.KeyPair(certificate_pem=_bytes(manifest, CERTIFICATE), key_pem=_bytes(manifest, KEY))
+    try:
+        matches = certificates.matches(pair)
+    except certificates.NotPem as problem:
+        raise _Unreadable(reasons.Reason.NOT_PEM, f"has {CERTIFICATE} or {KEY} that cannot be read: {problem}"
+                          ) from problem
+    if not matches:
+        raise _Unreadable(reasons.Reason.KEY_MISMATCH, f"has a {KEY} that does not belong to its {CERTIFICATE}")
+    return pair
+
+
+def _is_damaged(manifest: Manifest, signer: facts.Certificate) -> bool:
+    try:
+        return signer.fingerprint not in {item.fingerprint for item in _certificates(manifest, BUNDLE)}
+    except _Unreadable:
+        return True
+
+
+def _certificates(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]:
+    try:
+        return certificates.parse(_bytes(manifest, key))
+    except certificates.NotPem as problem:
+        raise _Unreadable(reasons.Reason.NOT_PEM, f"has {key} that cannot be read: {problem}") from problem
+
+
+def _bytes(manifest: Manifest, key: str) -> bytes:
+    encoded = (manifest.get("data") or {}).get(key)
+    if not encoded:
+        raise _Unreadable(reasons.Reason.KEY_MISSING, f"lacks the data key {key}")
+    return base64.b64decode(encoded)  # the API server has checked that it is base64
+
+
+def _salvage(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]:
+    """Each PEM block by itself, so that one damaged block does not cost the trust in the others."""
+    try:
+        text = _bytes(manifest, key)
+    except _Unreadable:
+        return ()
+    marker = b"-----END CERTIFICATE-----"
+    found: list[facts.Certificate] = []
+    for block in text.split(marker)[:-1]:
+        begin = block.rfind(b"-----BEGIN CERTIFICATE-----")
+        try:
+            found.extend(certificates.parse(block[max(begin, 0):] + marker))
+        except certificates.NotPem:
+            continue
+    return tuple(item for item in found if item.is_ca)
+
+
+def _generation(annotations: collections.abc.Mapping[str, str]) -> int | None:
+    text = annotations.get(GENERATION, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _defect(secret: facts.Secret, problem: _Unreadable) -> facts.Defect:
+    return facts.Defect(reason=problem.reason, message=f"Secret {secret.name} {problem.message}")
+
+
+def _encode(data: collections.abc.Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64.b64encode(value).decode("ascii") for key, value in data.items()}

@@ -1,0 +1,112 @@
+"""
+The settings of a process: read once from its environment, checked, and passed on as a value.
+
+In a pod the downward API fills POD_NAME, POD_UID, POD_NAMESPACE, NODE_NAME and POD_IP; on a workstation the host's
+name and the process stand in for them.
+"""
+import collections.abc
+import dataclasses
+import os
+import re
+import socket
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text names it, the value found, what was expected and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """Which process this is. ``pod_uid`` tells two instances on one node apart."""
+
+    pod_name: str
+    pod_uid: str
+    node_name: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All durations are in seconds."""
+
+    instance: Instance
+    namespace: str
+    certificate: str  # the name of the WebhookCertificate
+    secret_name: str
+    service_dns_name: str | None  # has to be among the names of a leaf that is served
+    listen_address: str | None  # None: all interfaces
+    webhook_port: int
+    health_port: int
+    drain_seconds: float
+    seats: int
+    peering_name: str
+    peering_lifetime: int
+    peering_look_seconds: float
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def load(
+    environ: collections.abc.Mapping[str, str] = os.environ, *,
+    namespaces: collections.abc.Sequence[str] = (), peering_name: str | None = None,
+) -> Settings:
+    """
+    Read and check the environment.
+
+    ``namespaces``, ``peering_name``: what kopf's command line was given, which goes before the environment.
+    Raises :class:`SettingsError`.
+    """
+    if len(namespaces) > 1:
+        raise SettingsError(f"--namespace is given {len(namespaces)} times ({', '.join(namespaces)}), expected one;"
+                            " run one instance for each namespace")
+    namespace = namespaces[0] if namespaces else environ.get("STEADYHOOK_NAMESPACE") or environ.get("POD_NAMESPACE")
+    if not namespace:
+        raise SettingsError("the namespace is not known; give kopf --namespace=NAMESPACE, or set POD_NAMESPACE"
+                            " by the downward API")
+    certificate = _name(environ, "STEADYHOOK_CERTIFICATE", "steadyhook-webhook")
+    service = environ.get("STEADYHOOK_SERVICE", "steadyhook-webhook")
+    return Settings(
+        instance=_instance(environ),
+        namespace=namespace,
+        certificate=certificate,
+        secret_name=_name(environ, "STEADYHOOK_SECRET", f"{certificate}-tls"),
+        service_dns_name=f"{service}.{namespace}.svc" if service else None,
+        listen_address=environ.get("STEADYHOOK_LISTEN_ADDRESS") or None,
+        webhook_port=_integer(environ, "STEADYHOOK_WEBHOOK_PORT", 9443, lowest=1, highest=65535),
+        health_port=_integer(environ, "STEADYHOOK_HEALTH_PORT", 8080, lowest=1, highest=65535),
+        drain_seconds=_integer(environ, "STEADYHOOK_DRAIN_SECONDS", 8, lowest=0, highest=600),
+        seats=_integer(environ, "STEADYHOOK_SEATS", 3, lowest=1, highest=20),
+        peering_name=peering_name or _name(environ, "STEADYHOOK_PEERING", "steadyhook"),
+        peering_lifetime=_integer(environ, "STEADYHOOK_PEERING_LIFETIME", 15, lowest=10, highest=3600),
+        peering_look_seconds=_integer(environ, "STEADYHOOK_PEERING_LOOK_SECONDS", 120, lowest=1, highest=3600),
+    )
+
+
+def _instance(environ: collections.abc.Mapping[str, str]) -> Instance:
+    host = re.sub(r"[^a-z0-9.-]", "-", socket.gethostname().lower()).strip(".-") or "localhost"
+    pod_name = environ.get("POD_NAME") or f"{host}-{os.getpid()}"
+    return Instance(
+        pod_name=pod_name,
+        pod_uid=environ.get("POD_UID") or pod_name,
+        node_name=environ.get("NODE_NAME") or host,
+        address=environ.get("POD_IP") or "127.0.0.1",
+    )
+
+
+def _name(environ: collections.abc.Mapping[str, str], variable: str, default: str) -> str:
+    value = environ.get(variable) or default
+    if not _NAME.fullmatch(value):
+        raise SettingsError(f"{variable} is {value!r}, expected the name of a Kubernetes object;"
+                            " use lower-case letters, digits, '-' and '.'")
+    return value
+
+
+def _integer(
+    environ: collections.abc.Mapping[str, str], variable: str, default: int, *, lowest: int, highest: int
+) -> int:
+    text = environ.get(variable) or str(default)
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise SettingsError(f"{variable} is {text!r}, expected a whole number from {lowest} to {highest};"
+                            f" leave it out for the default of {default}")
+    return int(text)
