@@ -17,7 +17,7 @@ __all__ = ["AdmissionServer", "__version__"]
 def __getattr__(name: str) -> Any:
     # Lazily, so that the command line and the pure core load without kopf.
     if name == "AdmissionServer":
-        from steadyhook import server
+        from steadyhook.serving import half
 
-        return server.AdmissionServer
+        return half.AdmissionServer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,8 @@ import os
 import re
 import socket
 
+import click
+
 
 class SettingsError(Exception):
     """A setting that cannot be used; the text names it, the value found, what was expected and the remedy."""
@@ -47,6 +49,20 @@ class Settings:
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
+def from_command_line(environ: collections.abc.Mapping[str, str] = os.environ) -> Settings:
+    """
+    The settings of a process started by ``kopf run``: its --namespace and --peering go before the environment.
+
+    kopf tells its handlers neither, but its command line is click's. Raises :class:`SettingsError`.
+    """
+    context = click.get_current_context(silent=True)
+    options = context.params if context is not None else {}
+    if options.get("clusterwide"):
+        raise SettingsError("--all-namespaces is given, expected --namespace=NAMESPACE; an instance serves the"
+                            " certificate of one namespace")
+    return load(environ, namespaces=options.get("namespaces") or (), peering_name=options.get("peering_name"))
+
+
 def load(
     environ: collections.abc.Mapping[str, str] = os.environ, *,
     namespaces: collections.abc.Sequence[str] = (), peering_name: str | None = None,
@@ -54,8 +70,7 @@ def load(
     """
     Read and check the environment.
 
-    ``namespaces``, ``peering_name``: what kopf's command line was given, which goes before the environment.
-    Raises :class:`SettingsError`.
+    ``namespaces``, ``peering_name``: what goes before it. Raises :class:`SettingsError`.
     """
     if len(namespaces) > 1:
         raise SettingsError(f"--namespace is given {len(namespaces)} times ({', '.join(namespaces)}), expected one;"

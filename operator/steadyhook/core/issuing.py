@@ -16,7 +16,7 @@ import collections.abc
 import dataclasses
 import datetime
 
-from steadyhook.core import actions, facts, leaf, policy, reasons
+from steadyhook.core import facts, leaf, policy, reasons, steps
 
 BACKDATE = datetime.timedelta(minutes=5)
 """How far in the past a certificate's validity starts, to bear the clock skew between machines."""
@@ -26,7 +26,7 @@ BACKDATE = datetime.timedelta(minutes=5)
 class Decision:
     """The steps to take, in this order, why, and when to look again if nothing happens before (None: no date)."""
 
-    actions: tuple[actions.Action, ...] = ()
+    actions: tuple[steps.Step, ...] = ()
     reason: reasons.Reason
     message: str
     wake_at: datetime.datetime | None = None
@@ -101,7 +101,7 @@ def _authority(
         return None
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
-        actions=(actions.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason),),
+        actions=(steps.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
@@ -115,7 +115,7 @@ def _bundle(
     if not missing and not seen.authority.bundle_damaged:
         return None
     return Decision(
-        actions=(actions.ExtendBundle(secret=seen.authority.secret, bundle=bundle),),
+        actions=(steps.ExtendBundle(secret=seen.authority.secret, bundle=bundle),),
         reason=reasons.Reason.EXTENDING_BUNDLE,
         message="the trust bundle is damaged" if seen.authority.bundle_damaged
         else f"{len(missing)} more CA certificate(s) in use join the trust bundle",
@@ -129,7 +129,7 @@ def _injection(
     if not lacking:
         return None
     return Decision(
-        actions=tuple(actions.InjectBundle(configuration=item, bundle=bundle) for item in lacking),
+        actions=tuple(steps.InjectBundle(configuration=item, bundle=bundle) for item in lacking),
         reason=reasons.Reason.INJECTING,
         message="injecting the trust bundle into " + ", ".join(f"{item.kind} {item.name}" for item in lacking),
     )
@@ -151,7 +151,7 @@ def _leaf(
             wake_at=now + datetime.timedelta(seconds=wait_seconds),
         )
     return Decision(
-        actions=(actions.IssueLeaf(
+        actions=(steps.IssueLeaf(
             replaces=seen.leaf.secret if seen.leaf else None,
             signer=signer,
             bundle=bundle,
@@ -166,6 +166,15 @@ def _leaf(
 def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
     """The configurations that injection is waited for; one that cannot be written blocks nothing."""
     return tuple(item for item in seen.configurations if item.state is facts.ConfigurationState.OPEN)
+
+
+def trusted_everywhere(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
+    """The certificates that the CA Secret's bundle and every webhook that can be written trust."""
+    trusted = {item.fingerprint for item in (seen.authority.bundle if seen.authority else ())}
+    for configuration in writable(seen):
+        for entry in configuration.entries:
+            trusted &= {item.fingerprint for item in entry.trusted}
+    return frozenset(trusted)
 
 
 def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> bool:

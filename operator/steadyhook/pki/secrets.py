@@ -88,6 +88,11 @@ def authority_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[
     return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
 
 
+def bundle_data(bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
+    """The part of a CA Secret's ``data`` that holds the trust bundle."""
+    return _encode({BUNDLE: certificates.bundle_pem(bundle)})
+
+
 def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
     """The certificates in a ``caBundle`` (base64 of PEM), and whether it could be read; an empty one can."""
     if not encoded:

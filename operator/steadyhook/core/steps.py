@@ -40,4 +40,4 @@ class IssueLeaf:
     reason: reasons.Reason
 
 
-Action = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf
+Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf

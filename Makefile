@@ -1,0 +1,63 @@
+# steadyhook: `make run` shows the main job, `make test` proves it. Both set up all they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NODES  ?= 5
+LAYOUT ?= manager
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
+
+.PHONY: help run cluster test unit check bench image constraints clean
+
+help: ## Show this help
+	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
+	@echo
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "  Options: NODES=5, LAYOUT=manager|split, ONCE=1 (run: end after the check)"
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) -V), expected 3.11 or newer; say PYTHON=..."; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## Start a real control plane and show the main job; ONCE=1 ends after the check
+	@$(BIN)/python -m demo --nodes $(NODES) --layout $(LAYOUT) $(if $(ONCE),--once)
+
+cluster: $(STAMP) ## Start the development cluster alone and keep it up, for kubectl
+	@$(BIN)/python -m devcluster --nodes $(NODES)
+
+test: $(STAMP) ## Run every test; builds the control plane the first time
+	@$(BIN)/python -m devcluster.binaries
+	@$(BIN)/python -m pytest
+
+unit: $(STAMP) ## Run the tests that need no cluster
+	@$(BIN)/python -m pytest -m "not cluster"
+
+check: $(STAMP) ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check operator tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure the figures in the README
+	@$(BIN)/python -m benchmarks
+
+image: ## Build the container image
+	docker build --tag steadyhook:0.1.0 .
+
+constraints: ## Write constraints.txt anew from the newest versions
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --editable '.[dev]'
+	@{ echo '# The versions that the tests ran with; `make constraints` writes this file anew.'; \
+		$(BIN)/pip freeze --exclude-editable; } > constraints.txt
+	@touch $(STAMP)
+
+clean: ## Remove what was set up here (the control plane's cache stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,108 @@
+"""
+A kopf operator inside another one: in a thread and an event loop of its own, with its own registry and peering.
+
+In the main thread it would take over the signal handlers, and at its exit it cancels every task of its loop that it
+does not know; hence the thread. Its handlers only hand over to the loop of the main operator.
+"""
+import asyncio
+import collections.abc
+import logging
+import random
+import threading
+
+import kopf
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class EndlessBackoffs(collections.abc.Iterable[float]):
+    """
+    Retry delays in seconds that grow to half a minute and never end, with jitter.
+
+    With kopf's own finite list an operator exits after about a minute of a failing API server.
+    """
+
+    def __iter__(self) -> collections.abc.Iterator[float]:
+        pause = 0.5
+        while True:
+            yield pause * random.uniform(0.5, 1.0)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """What every operator here needs, the main ones as well: it outlives outages, and watches no CRDs or namespaces."""
+    settings.networking.error_backoffs = EndlessBackoffs()
+    settings.networking.connect_timeout = 10.0
+    settings.networking.request_timeout = 30.0
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+
+
+def registry() -> kopf.OperatorRegistry:
+    """A registry of its own for an embedded operator: empty but for the login."""
+    result = kopf.OperatorRegistry()
+    kopf.on.login(registry=result, errors=kopf.ErrorsMode.PERMANENT)(_login)
+    return result
+
+
+def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_via_client(**kwargs)  # type: ignore[arg-type]
+
+
+class EmbeddedOperator:
+    """Runs ``kopf.operator()`` until stopped; if it exits for any other reason, it is started again after a pause."""
+
+    def __init__(
+        self, *, name: str, registry: kopf.OperatorRegistry, namespace: str,
+        configure: collections.abc.Callable[[kopf.OperatorSettings], None],
+        identity: str | None = None, peering_name: str | None = None, priority: int | None = None,
+    ) -> None:
+        self._name = name
+        self._registry = registry
+        self._namespace = namespace
+        self._configure = configure
+        self._identity = identity
+        self._peering_name = peering_name
+        self._priority = priority
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"kopf-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def stop(self, *, seconds: float = 10.0) -> None:
+        """Ask it to stop and wait for it: a peer removes its own record from the peering on the way out."""
+        self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, seconds)
+
+    def _run(self) -> None:
+        pauses = iter(EndlessBackoffs())
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._operate())
+            except Exception:
+                logger.exception("The embedded operator %s failed; it is started again.", self._name)
+            if not self._stop.is_set():
+                self._stop.wait(next(pauses))
+
+    async def _operate(self) -> None:
+        settings = kopf.OperatorSettings()
+        configure(settings)
+        self._configure(settings)
+        await kopf.operator(
+            registry=self._registry,
+            settings=settings,
+            namespaces=[self._namespace],
+            identity=self._identity,  # type: ignore[arg-type]
+            standalone=self._peering_name is None,
+            peering_name=self._peering_name,
+            priority=self._priority,
+            stop_flag=self._stop,
+        )

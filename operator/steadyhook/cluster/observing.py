@@ -1,0 +1,80 @@
+"""Gathering: all the reading that a decision of the issuer needs, turned into facts."""
+import collections.abc
+import dataclasses
+
+from steadyhook.cluster import client, paths
+from steadyhook.core import conditions, facts, policy
+from steadyhook.pki import certificates, secrets
+
+INJECT_FROM = "steadyhook.io/inject-ca-from"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The facts, and the signer's key pair, which is no fact and goes nowhere but into the next leaf."""
+
+    seen: facts.Seen
+    signer: certificates.KeyPair | None = dataclasses.field(repr=False)
+
+
+async def observe(
+    cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
+    states: collections.abc.Mapping[str, facts.ConfigurationState],
+    trusted_seconds: collections.abc.Mapping[str, float],
+) -> Observation:
+    """
+    See everything about one certificate, by reads that bypass every cache.
+
+    ``manifest``: its WebhookCertificate, just read. ``states``: what is known of configurations by uid.
+    Raises :class:`client.APIError`.
+    """
+    authority_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.authority_secret_name))
+    leaf_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.secret_name))
+    authority = secrets.read_authority(authority_manifest) if authority_manifest else None
+    leaf = secrets.read_leaf(
+        leaf_manifest, authorities=authority.bundle if authority else ()) if leaf_manifest else None
+    status = manifest.get("status") or {}
+    signer = secrets.key_pair(authority_manifest) if authority_manifest and authority and not authority.defect else None
+    return Observation(
+        seen=facts.Seen(
+            leaf=leaf,
+            authority=authority,
+            configurations=await _configurations(cluster, manifest, wanted, states=states),
+            last_generation=status.get("generation", 0),
+            last_signer=status.get("caFingerprint"),
+            trusted_seconds=trusted_seconds,
+        ),
+        signer=signer,
+    )
+
+
+async def _configurations(
+    cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
+    states: collections.abc.Mapping[str, facts.ConfigurationState],
+) -> tuple[facts.Configuration, ...]:
+    known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
+             if item["state"] in conditions.KNOWN_STATES}
+    found = []
+    for kind in paths.CONFIGURATION_KINDS:
+        listing = await cluster.get(paths.configurations(kind))
+        for item in listing["items"]:
+            annotations = item["metadata"].get("annotations") or {}
+            if annotations.get(INJECT_FROM) == f"{wanted.namespace}/{wanted.name}":
+                found.append(_configuration(kind, item, known=known, states=states))
+    return tuple(found)
+
+
+def _configuration(
+    kind: str, manifest: client.Manifest, *, known: collections.abc.Container[str],
+    states: collections.abc.Mapping[str, facts.ConfigurationState],
+) -> facts.Configuration:
+    metadata = manifest["metadata"]
+    entries = []
+    for webhook in manifest.get("webhooks") or []:
+        trusted, readable = secrets.read_ca_bundle(webhook["clientConfig"].get("caBundle"))
+        entries.append(facts.Entry(name=webhook["name"], trusted=trusted, readable=readable))
+    return facts.Configuration(
+        kind=kind, name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
+        entries=tuple(entries), known=metadata["uid"] in known,
+        state=states.get(metadata["uid"], facts.ConfigurationState.OPEN),
+    )

@@ -1,0 +1,42 @@
+"""``kopf run -m steadyhook.issuer --peering=steadyhook -n NAMESPACE``: the issuing half alone."""
+import contextlib
+from typing import Any
+
+import kopf
+
+from steadyhook import settings as process_settings
+from steadyhook.cluster import embedding
+from steadyhook.issuing import candidacy
+from steadyhook.serving import endpoints, readiness
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Stand for election, and serve the health endpoints."""
+    try:
+        process = process_settings.from_command_line()
+    except process_settings.SettingsError as error:
+        raise kopf.PermanentError(str(error)) from error
+    embedding.configure(settings)
+    ready = readiness.Readiness()
+    memo.candidacy = candidacy.start(
+        process, kopf_settings=settings, on_problem=lambda problem: _set_ready(ready, problem))
+    memo.stack = contextlib.AsyncExitStack()
+    await memo.stack.enter_async_context(
+        endpoints.serve(process.listen_address, process.health_port, ready, liveness=memo.candidacy.trouble))
+
+
+@kopf.on.cleanup()
+async def stop(memo: kopf.Memo, **_: Any) -> None:
+    """Give up the seat."""
+    await memo.candidacy.stop()
+    await memo.stack.aclose()
+
+
+def _set_ready(ready: readiness.Readiness, problem: str | None) -> None:
+    if problem:
+        ready.wait(problem)
+    else:
+        ready.serve()
+
+

@@ -1,0 +1,226 @@
+"""
+The reconcile loop of one certificate: observe, decide, confirm that this is the active instance, write, observe again.
+
+A failure is logged and the loop looks again after a pause; a conflict only means that the world has moved.
+"""
+import asyncio
+import collections.abc
+import datetime
+import logging
+import random
+import time
+from typing import Any
+
+from steadyhook import metrics
+from steadyhook.cluster import applying, client, events, observing, paths
+from steadyhook.core import conditions, facts, issuing, policy, steps
+from steadyhook.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 60.0
+"""How often the active instance looks without being woken: the CA Secret is read, not watched."""
+
+PAUSE_AFTER_ERROR_SECONDS = 5.0
+FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
+CONTEST_SECONDS = 60.0  # so many injections into one configuration within this time are a fight
+CONTEST_INJECTIONS = 4
+
+Confirm = collections.abc.Callable[[], collections.abc.Awaitable[bool]]
+"""Whether this instance is the active one, by a fresh read."""
+
+
+class Reconciler:
+    """To be run by the event loop in which it was made; only :meth:`wake` may be called from other threads."""
+
+    def __init__(self, *, cluster: client.Cluster, settings: Settings, confirm: Confirm) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._confirm = confirm
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._due = 0.0
+        self._trusted_since: dict[facts.Fingerprint, float] = {}
+        self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
+        self._injections: dict[str, list[float]] = {}
+        self._absent = False
+
+    def wake(self, delay: float = 0.0) -> None:
+        """Look again, ``delay`` seconds from now at the latest. From any thread."""
+        self._loop.call_soon_threadsafe(self._hasten, delay)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._sleep_until_due()
+            try:
+                pause = await self._reconcile()
+            except (client.Conflict, client.Invalid) as error:
+                logger.info("The world has changed, looking again: %s", error)
+                pause = random.uniform(0.0, 0.5)
+            except client.Forbidden as error:
+                logger.error("A permission is missing: %s. Apply the manifests of this version, which grant it.", error)
+                pause = PAUSE_AFTER_ERROR_SECONDS
+            except client.APIError as error:
+                logger.warning("The API server did not answer, looking again soon: %s", error)
+                pause = PAUSE_AFTER_ERROR_SECONDS
+            except Exception:
+                logger.exception("Reconciling failed, looking again soon.")
+                pause = PAUSE_AFTER_ERROR_SECONDS
+            self._hasten(pause * random.uniform(0.8, 1.0))
+
+    def _hasten(self, delay: float) -> None:
+        self._due = min(self._due, time.monotonic() + delay)
+        self._woken.set()
+
+    async def _sleep_until_due(self) -> None:
+        while (pause := self._due - time.monotonic()) > 0:
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+            except TimeoutError:
+                break
+        self._due = float("inf")
+
+    async def _reconcile(self) -> float:
+        """One pass; returns after how many seconds to look again."""
+        if not await self._confirm():
+            self._trusted_since.clear()  # a new active instance measures a settle wait anew
+            return RESYNC_SECONDS
+        manifest = await self._cluster.find(paths.certificate(self._settings.namespace, self._settings.certificate))
+        if manifest is None:
+            self._say_absent()
+            return RESYNC_SECONDS
+        self._absent = False
+        try:
+            wanted = policy.parse(manifest.get("spec") or {}, namespace=self._settings.namespace,
+                                  name=self._settings.certificate)
+        except policy.InvalidSpec as problem:
+            await self._refuse(manifest, problem)
+            return RESYNC_SECONDS
+        seen, decision = await self._take_steps(manifest, wanted)
+        await self._report(manifest, seen, wanted, decision)
+        if decision.wake_at is None:
+            return RESYNC_SECONDS
+        return min(RESYNC_SECONDS, max(0.1, (decision.wake_at - _now()).total_seconds()))
+
+    async def _take_steps(
+        self, manifest: client.Manifest, wanted: policy.Policy
+    ) -> tuple[facts.Seen, issuing.Decision]:
+        """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
+        while True:
+            observation = await observing.observe(
+                self._cluster, manifest, wanted, states=self._states(), trusted_seconds=self._trusted_seconds())
+            self._note_trust(observation.seen)
+            decision = issuing.decide(observation.seen, wanted, _now())
+            if not decision.actions:
+                return observation.seen, decision
+            for action in decision.actions:
+                if not await self._confirm():
+                    logger.info("No longer the active instance; leaving the rest to the one that is.")
+                    return observation.seen, decision
+                await self._carry_out(manifest, action, wanted, observation)
+            logger.info("%s: %s", decision.reason, decision.message)
+            await self._post(manifest, events.NORMAL, decision.reason, decision.message)
+
+    async def _carry_out(
+        self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
+        observation: observing.Observation,
+    ) -> None:
+        try:
+            await applying.apply(self._cluster, action, wanted, signer=observation.signer, now=_now())
+        except (client.Conflict, client.Invalid):
+            metrics.CONFLICTS.labels(object=_object(action)).inc()
+            raise
+        except client.Forbidden as error:
+            if not isinstance(action, steps.InjectBundle):
+                raise
+            # Others go on: a configuration that cannot be written blocks nothing.
+            self._block(action.configuration, facts.ConfigurationState.FORBIDDEN, FORBIDDEN_SECONDS)
+            await self._post(manifest, events.WARNING, facts.ConfigurationState.FORBIDDEN, str(error))
+            return
+        if isinstance(action, steps.InjectBundle):
+            await self._note_injection(manifest, action.configuration)
+
+    async def _note_injection(self, manifest: client.Manifest, configuration: facts.Configuration) -> None:
+        now = time.monotonic()
+        recent = [at for at in self._injections.get(configuration.uid, []) if now - at < CONTEST_SECONDS]
+        self._injections[configuration.uid] = [*recent, now]
+        if len(recent) + 1 >= CONTEST_INJECTIONS:
+            self._block(configuration, facts.ConfigurationState.CONTESTED, CONTEST_SECONDS)
+            await self._post(manifest, events.WARNING, facts.ConfigurationState.CONTESTED,
+                             f"{configuration.kind} {configuration.name} was overwritten {len(recent)} times within"
+                             f" {CONTEST_SECONDS:.0f} s; it is left alone for a while")
+
+    def _block(self, configuration: facts.Configuration, state: facts.ConfigurationState, seconds: float) -> None:
+        logger.warning("%s %s: %s; not tried again for %.0f s.", configuration.kind, configuration.name, state, seconds)
+        self._blocked[configuration.uid] = (state, time.monotonic() + seconds)
+
+    def _states(self) -> dict[str, facts.ConfigurationState]:
+        now = time.monotonic()
+        self._blocked = {uid: item for uid, item in self._blocked.items() if item[1] > now}
+        return {uid: state for uid, (state, _) in self._blocked.items()}
+
+    def _trusted_seconds(self) -> dict[facts.Fingerprint, float]:
+        now = time.monotonic()
+        return {fingerprint: now - since for fingerprint, since in self._trusted_since.items()}
+
+    def _note_trust(self, seen: facts.Seen) -> None:
+        """Since when each CA has been seen in every configuration that can be written."""
+        trusted = set(issuing.trusted_everywhere(seen))
+        self._trusted_since = {item: self._trusted_since.get(item, time.monotonic()) for item in trusted}
+
+    async def _report(
+        self, manifest: client.Manifest, seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision
+    ) -> None:
+        previous = manifest.get("status") or {}
+        status = conditions.status(
+            seen=seen, wanted=wanted, decision=decision, acknowledged=await self._acknowledged(seen),
+            previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
+        await self._write_status(manifest, previous, status)
+
+    async def _acknowledged(self, seen: facts.Seen) -> conditions.Acknowledged:
+        # From the API server's cache: the count may lag a little, and many nodes make a long list.
+        nodes = await self._cluster.get(paths.manager_nodes(self._settings.namespace) + "?resourceVersion=0")
+        fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
+        instances = [item for node in nodes["items"] for item in (node.get("status") or {}).get("instances", [])
+                     if item.get("certificate") == self._settings.certificate]
+        done = sum(1 for item in instances if fingerprint and item.get("fingerprint") == fingerprint)
+        return conditions.Acknowledged(done=done, total=len(instances))
+
+    async def _refuse(self, manifest: client.Manifest, problem: policy.InvalidSpec) -> None:
+        logger.error("WebhookCertificate %s/%s: %s.", self._settings.namespace, self._settings.certificate, problem)
+        previous = manifest.get("status") or {}
+        status = conditions.invalid_spec_status(
+            problem, previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
+        if await self._write_status(manifest, previous, status):
+            await self._post(manifest, events.WARNING, "InvalidSpec", str(problem))
+
+    async def _write_status(
+        self, manifest: client.Manifest, previous: collections.abc.Mapping[str, Any], status: dict[str, Any]
+    ) -> bool:
+        if status == previous or not await self._confirm():
+            return False
+        path = paths.certificate(self._settings.namespace, self._settings.certificate) + "/status"
+        await self._cluster.replace(path, {**manifest, "status": status})
+        metrics.WRITES.labels(object="WebhookCertificate", verb="update").inc()
+        return True
+
+    async def _post(self, manifest: client.Manifest, kind: str, reason: str, message: str) -> None:
+        await events.post(self._cluster, manifest, kind=kind, reason=reason, message=message,
+                          component="steadyhook-issuer", now=_now())
+
+    def _say_absent(self) -> None:
+        if not self._absent:
+            logger.warning("WebhookCertificate %s/%s does not exist; nothing is issued until it is applied.",
+                           self._settings.namespace, self._settings.certificate)
+        self._absent = True
+
+
+def _object(action: steps.Step) -> str:
+    return action.configuration.kind if isinstance(action, steps.InjectBundle) else "Secret"
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

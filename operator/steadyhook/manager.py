@@ -1,0 +1,30 @@
+"""``kopf run -m steadyhook.manager --peering=steadyhook -n NAMESPACE``: both halves, each instance may be elected."""
+from typing import Any
+
+import kopf
+
+from steadyhook import settings as process_settings
+from steadyhook.cluster import embedding
+from steadyhook.issuing import candidacy
+from steadyhook.serving import half
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Serve, and stand for election; a shutdown hands over the issuing before it drains the listener."""
+    try:
+        process = process_settings.from_command_line()
+        server = half.AdmissionServer(settings=process, on_drain=lambda: memo.candidacy.stop())
+    except process_settings.SettingsError as error:
+        raise kopf.PermanentError(str(error)) from error
+    embedding.configure(settings)
+    memo.candidacy = candidacy.start(
+        process, kopf_settings=settings, on_role=server.set_role, on_problem=server.set_problem,
+        work_due=lambda: not server.certified)
+    settings.admission.server = server
+
+
+@kopf.on.cleanup()
+async def stop(memo: kopf.Memo, **_: Any) -> None:
+    """Give up the seat, if the listener ended before it could be drained."""
+    await memo.candidacy.stop()

@@ -1,0 +1,144 @@
+"""The serving half of an instance: the listener, the keeper of its certificate, the watch and the reporter."""
+import asyncio
+import collections.abc
+import contextlib
+import logging
+from typing import Any
+
+import kopf
+
+from steadyhook import settings as process_settings
+from steadyhook.cluster import client, embedding, paths
+from steadyhook.core import election
+from steadyhook.serving import admission, keeping, readiness, reporting, tls
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class AdmissionServer(admission.AdmissionServer):
+    """
+    An admission server for a kopf operator: every replica serves, whichever is active in the peering.
+
+    Give it to ``settings.admission.server`` in a startup handler. It serves the certificate in the leaf Secret of a
+    WebhookCertificate once that is marked ready, and reports to the ManagerNode of its node. ``settings`` are read
+    from the environment when left out (see the README); leave kopf's ``settings.admission.managed`` unset.
+
+    ``routes``: aiohttp handlers by path, for requests that are not kopf's.
+    Raises :class:`steadyhook.settings.SettingsError`.
+    """
+
+    def __init__(
+        self, *, settings: process_settings.Settings | None = None, on_drain: admission.Callback | None = None,
+        routes: collections.abc.Mapping[str, admission.Handler] | None = None,
+    ) -> None:
+        self._settings = settings or process_settings.from_command_line()
+        self._cluster = client.Cluster()
+        self._reporter = reporting.Reporter(cluster=self._cluster, settings=self._settings)
+        context, ready = tls.SwappableContext(), readiness.Readiness()
+        self._keeper = keeping.Keeper(
+            settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict)
+        self._watching: embedding.EmbeddedOperator | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = contextlib.AsyncExitStack()
+        super().__init__(
+            tls=context,
+            readiness=ready,
+            address=self._settings.listen_address,
+            port=self._settings.webhook_port,
+            health_port=self._settings.health_port,
+            drain_seconds=self._settings.drain_seconds,
+            routes=routes,
+            on_start=self._start,
+            on_drain=on_drain,
+            liveness=self._trouble,
+        )
+
+    async def __call__(self, fn: kopf.WebhookFn) -> collections.abc.AsyncIterator[kopf.WebhookClientConfig]:
+        try:
+            async with contextlib.aclosing(super().__call__(fn)) as configs:  # type: ignore[type-var]
+                async for config in configs:
+                    yield config
+        finally:
+            await self._stop()
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate that is still good is being served."""
+        return self._keeper.certified
+
+    def set_role(self, role: election.Role | None) -> None:
+        """What this instance does about issuing, for its report."""
+        self._reporter.set_role(role)
+
+    def set_problem(self, problem: str | None) -> None:
+        """What keeps this instance from issuing, for its report."""
+        self._reporter.set_problem(problem)
+
+    async def _start(self) -> None:
+        await self._stack.enter_async_context(self._cluster)
+        self._tasks = [
+            asyncio.create_task(self._reporter.run(), name="reporter"),
+            asyncio.create_task(self._watch(), name="first look at the Secret"),
+        ]
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._watching is not None:
+            await self._watching.stop()
+        if self._tasks:
+            await self._reporter.retract()
+        await self._stack.aclose()
+
+    async def _watch(self) -> None:
+        """Read the Secret once, so that what is missing or forbidden is told at once; then watch it."""
+        await self._look()
+        self._watching = embedding.EmbeddedOperator(
+            name="serving", registry=self._registry(), namespace=self._settings.namespace, configure=self._configure)
+        self._watching.start()
+
+    async def _look(self) -> None:
+        pauses = iter(embedding.EndlessBackoffs())
+        while True:
+            try:
+                self._keeper.see(await self._cluster.find(
+                    paths.secret(self._settings.namespace, self._settings.secret_name)))
+                return
+            except client.Forbidden as error:
+                problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
+                           f" ({error.message}); apply the manifests of this version, and let STEADYHOOK_SECRET name"
+                           " the Secret that their Role names")
+                logger.error("%s.", problem)
+                self.readiness.wait(problem)
+            except client.APIError as error:
+                logger.warning("The Secret could not be read, trying again: %s", error)
+            await asyncio.sleep(next(pauses))
+
+    def _configure(self, settings: kopf.OperatorSettings) -> None:
+        selectors = settings.watching.field_selectors
+        selectors["secrets"] = f"metadata.name={self._settings.secret_name}"
+        selectors["managernodes"] = f"metadata.name={self._settings.instance.node_name}"
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = embedding.registry()
+        hand_over = asyncio.get_running_loop().call_soon_threadsafe
+
+        @kopf.on.event("", "v1", "secrets", registry=registry)
+        async def secret_changed(event: kopf.RawEvent, **_: Any) -> None:
+            hand_over(self._keeper.see, None if event["type"] == "DELETED" else dict(event["object"]))
+
+        @kopf.on.event(paths.GROUP, "managernodes", registry=registry)
+        async def node_changed(**_: Any) -> None:
+            hand_over(self._reporter.look_again)
+
+        return registry
+
+    def _trouble(self) -> str | None:
+        if self._watching is not None and not self._watching.alive:
+            return "the thread that watches the Secret has died"
+        return next((f"the {task.get_name()} has died" for task in self._tasks
+                     if task.done() and task.exception() is not None), None)
+
+

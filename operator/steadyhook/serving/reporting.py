@@ -1,0 +1,154 @@
+"""
+The reporter: keeps this instance's entry in its node's ManagerNode, and posts an Event when the phase changes.
+
+It writes on change only; there is no heartbeat.
+"""
+import asyncio
+import datetime
+import logging
+import random
+
+from steadyhook import metrics
+from steadyhook.cluster import client, events, paths
+from steadyhook.core import election, reasons, reporting, serving
+from steadyhook.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RETRACT_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Reporter:
+    """To be used in the event loop in which it was made; run :meth:`run` as a task."""
+
+    def __init__(self, *, cluster: client.Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._verdict = serving.Verdict(
+            phase=serving.Phase.WAITING, reason=reasons.Reason.WAITING_FOR_SECRET, message="starting")
+        self._role: election.Role | None = None
+        self._problem: str | None = None
+        self._changed = asyncio.Event()
+        self._pruned = False
+        self._announced: tuple[serving.Phase, reasons.Reason] | None = None
+
+    def set_verdict(self, verdict: serving.Verdict) -> None:
+        self._verdict = verdict
+        self._changed.set()
+
+    def set_role(self, role: election.Role | None) -> None:
+        self._role = role
+        self._changed.set()
+
+    def set_problem(self, problem: str | None) -> None:
+        self._problem = problem
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Someone has touched the ManagerNode: make sure that it still says what is true."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = 1.0
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._report()
+                pause = 1.0
+            except client.Conflict:
+                self._changed.set()  # another pod of this node, or the first write of this one: look at it afresh
+                await asyncio.sleep(random.uniform(0.0, 0.2))
+            except client.APIError as error:
+                logger.warning("ManagerNode %s could not be written, trying again: %s",
+                               self._settings.instance.node_name, error)
+                self._changed.set()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def retract(self) -> None:
+        """Take this instance's entry out, as far as that is possible within two seconds."""
+        try:
+            async with asyncio.timeout(RETRACT_SECONDS):
+                manifest = await self._cluster.find(self._path)
+                if manifest is not None:
+                    await self._write(manifest, own=None, gone=frozenset())
+        except (client.APIError, TimeoutError) as error:
+            logger.info("The entry in ManagerNode %s stays behind: %s", self._settings.instance.node_name, error)
+
+    async def _report(self) -> None:
+        manifest = await self._cluster.find(self._path) or await self._create()
+        instances = (manifest.get("status") or {}).get("instances", [])
+        gone = await self._find_gone(instances)
+        instance = self._settings.instance
+        own = reporting.entry(
+            pod_uid=instance.pod_uid, pod_name=instance.pod_name, address=instance.address,
+            certificate=self._settings.certificate, verdict=self._verdict, role=self._role, problem=self._problem,
+            previous=reporting.find(instances, instance.pod_uid), now=_now())
+        await self._write(manifest, own=own, gone=gone)
+        await self._announce(manifest)
+
+    async def _write(self, manifest: client.Manifest, *, own: reporting.Entry | None, gone: frozenset[str]) -> None:
+        status = manifest.get("status") or {}
+        before = status.get("instances", [])
+        after = reporting.merge(before, pod_uid=self._settings.instance.pod_uid, own=own, gone=gone)
+        if after == before:
+            return
+        await self._cluster.replace(f"{self._path}/status", {**manifest, "status": {**status, "instances": after}})
+        metrics.WRITES.labels(object="ManagerNode", verb="update").inc()
+
+    async def _create(self) -> client.Manifest:
+        """Owned by the Node, so that it goes with the node. Raises Conflict when it was created meanwhile."""
+        name = self._settings.instance.node_name
+        node = await self._find_node(name)
+        owners = [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}] if node else []
+        created = await self._cluster.create(paths.manager_nodes(self._settings.namespace), {
+            "apiVersion": f"{paths.GROUP}/{paths.VERSION}", "kind": "ManagerNode",
+            "metadata": {"name": name, "namespace": self._settings.namespace, "ownerReferences": owners},
+            "spec": {"nodeName": name},
+        })
+        metrics.WRITES.labels(object="ManagerNode", verb="create").inc()
+        return created
+
+    async def _find_node(self, name: str) -> client.Manifest | None:
+        try:
+            return await self._cluster.find(paths.node(name))
+        except client.Forbidden:
+            return None
+
+    async def _find_gone(self, instances: list[reporting.Entry]) -> frozenset[str]:
+        """The other pods in the list that are gone; asked once, when this instance has just started."""
+        if self._pruned:
+            return frozenset()
+        gone = set()
+        for item in instances:
+            if item["podUID"] == self._settings.instance.pod_uid:
+                continue
+            try:
+                pod = await self._cluster.find(paths.pod(self._settings.namespace, item["podName"]))
+            except client.Forbidden:
+                break
+            if pod is None or pod["metadata"]["uid"] != item["podUID"]:
+                gone.add(item["podUID"])
+        self._pruned = True
+        return frozenset(gone)
+
+    async def _announce(self, manifest: client.Manifest) -> None:
+        verdict = self._verdict
+        if self._announced == (verdict.phase, verdict.reason):
+            return
+        self._announced = (verdict.phase, verdict.reason)
+        kind = events.WARNING if verdict.phase is serving.Phase.DEGRADED else events.NORMAL
+        await events.post(self._cluster, manifest, kind=kind, reason=verdict.reason,
+                          message=f"{self._settings.instance.pod_name}: {verdict.message}",
+                          component="steadyhook-server", now=_now())
+
+    @property
+    def _path(self) -> str:
+        return paths.manager_node(self._settings.namespace, self._settings.instance.node_name)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

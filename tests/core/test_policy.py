@@ -1,0 +1,51 @@
+"""The spec of a WebhookCertificate: defaults, and a clear refusal of what nothing can be issued from."""
+import datetime
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from steadyhook.core import policy
+
+SPEC = {"secretName": "tls", "service": {"name": "hook"}}
+
+
+def test_the_defaults_are_filled_in() -> None:
+    wanted = policy.parse(SPEC, namespace="ns", name="cert")
+    assert wanted.dns_names == {"hook.ns", "hook.ns.svc", "hook.ns.svc.cluster.local"}
+    assert wanted.algorithm is policy.KeyAlgorithm.ECDSA_P256
+    assert wanted.duration == datetime.timedelta(days=90)
+    assert wanted.authority_secret_name == "tls-ca"
+
+
+@pytest.mark.parametrize(("change", "field", "found"), [
+    ({"secretName": "Not A Name"}, "spec.secretName", "Not A Name"),
+    ({"secretName": None}, "spec.secretName", None),
+    ({"dnsNames": ["good.example", "no_good!"]}, "spec.dnsNames[1]", "no_good!"),
+    ({"dnsNames": ["a.*.example"]}, "spec.dnsNames[0]", "a.*.example"),
+    ({"dnsNames": [], "service": None}, "spec.dnsNames", []),
+    ({"privateKey": {"algorithm": "RSA-512"}}, "spec.privateKey.algorithm", "RSA-512"),
+    ({"duration": "ninety days"}, "spec.duration", "ninety days"),
+    ({"duration": "-5h"}, "spec.duration", "-5h"),
+    ({"duration": "0h"}, "spec.duration", "0h"),
+    ({"duration": "99999999999999999h"}, "spec.duration", "99999999999999999h"),
+    ({"renewBefore": "2160h"}, "spec.renewBefore", "90 days, 0:00:00"),
+    ({"caRenewBefore": "2160h"}, "spec.caRenewBefore", "90 days, 0:00:00"),
+    ({"caDuration": "17520h"}, "spec.caRenewBefore", "730 days, 0:00:00"),
+    ({"settleSeconds": -1}, "spec.settleSeconds", -1),
+])
+def test_a_mistake_is_refused_by_field_value_and_remedy(change: dict[str, object], field: str, found: object) -> None:
+    with pytest.raises(policy.InvalidSpec) as caught:
+        policy.parse({**SPEC, **change}, namespace="ns", name="cert")
+    assert (caught.value.field, caught.value.found) == (field, found)
+    assert caught.value.expected in str(caught.value)
+    assert caught.value.remedy in str(caught.value)
+
+
+@hypothesis.given(strategies.integers(0, 999), strategies.integers(0, 999), strategies.integers(1, 999))
+def test_durations_are_those_of_go(hours: int, minutes: int, seconds: int) -> None:
+    spec = {**SPEC, "duration": f"{hours}h{minutes}m{seconds}s", "renewBefore": "1s", "caRenewBefore": "5000h"}
+    if hours == minutes == 0 and seconds == 1:
+        return
+    wanted = policy.parse(spec, namespace="ns", name="cert")
+    assert wanted.duration == datetime.timedelta(hours=hours, minutes=minutes, seconds=seconds)
