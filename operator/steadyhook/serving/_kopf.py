@@ -1,0 +1,108 @@
+"""
+The only module that touches kopf's private names; when a new kopf breaks something, it breaks here.
+
+kopf has no public names for the errors by which its review function says what is wrong with a request, and none for
+what that function remembers and which resources it knows. :class:`Reviewer` changes the latter two, and nothing else:
+
+* kopf keeps a memory of each object that ever passed through admission, for ever. Here none is added.
+* kopf answers 404 for a resource that did not exist when it looked for resources, which with
+  ``settings.scanning.disabled`` is at the start only. Here the review itself says what the resource is.
+"""
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import kopf
+from kopf._cogs.structs import references
+from kopf._core.engines import admission
+from kopf._core.intents import registries
+
+AmbiguousResourceError = admission.AmbiguousResourceError
+UnknownResourceError = admission.UnknownResourceError
+WebhookError = admission.WebhookError
+
+
+class UnknownHandlerError(WebhookError):
+    """The path of a request names no handler."""
+
+
+class Reviewer:
+    """kopf's review function as an admission server is given it, called by path and review."""
+
+    def __init__(self, fn: kopf.WebhookFn) -> None:
+        self._review = cast(Callable[..., Awaitable[Mapping[str, Any]]], fn)
+        # Anything but the partial function that kopf makes (a test's, another framework's) is called as it is.
+        bound = fn.keywords if isinstance(fn, functools.partial) else {}
+        self._memories: admission.MemoGetter | None = bound.get("memories")
+        self._insights: references.Insights | None = bound.get("insights")
+        self._registry: registries.OperatorRegistry | None = bound.get("registry")
+        if self._memories is not None:
+            self._review = functools.partial(self._review, memories=_Forgetful(self._memories))
+
+    async def __call__(
+        self, review: Mapping[str, Any], *, webhook: str | None, sslpeer: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> Mapping[str, Any]:
+        """
+        The answer to an AdmissionReview; ``webhook`` is the id of the handler (None: all that match).
+
+        Raises :class:`WebhookError`, or one of its kinds, if the request is wrong rather than the object under review.
+        """
+        _check_shape(review)
+        self._check_handler(webhook)
+        call = functools.partial(self._review, review, webhook=webhook, sslpeer=sslpeer, headers=headers)
+        try:
+            return await call()
+        except UnknownResourceError:
+            late = self._late_resource(review["request"])
+            if late is None or self._insights is None:
+                raise
+            # For this call only: whoever can reach the port could otherwise add resources without end.
+            return await call(insights=dataclasses.replace(self._insights, webhook_resources={late}))
+
+    def _check_handler(self, webhook: str | None) -> None:
+        # kopf would run no handler and so allow everything, which a typing error in a webhook configuration, or an
+        # older version of the operator, must not do.
+        if webhook is not None and self._registry is not None:
+            known = {str(handler.id) for handler in self._registry._webhooks.get_all_handlers()}
+            if webhook not in known:
+                raise UnknownHandlerError(
+                    f"there is no admission handler {webhook!r}, expected one of {', '.join(sorted(known)) or 'none'};"
+                    " correct clientConfig.service.path in the webhook configuration, or load the handler's module")
+
+    def _late_resource(self, request: Mapping[str, Any]) -> references.Resource | None:
+        """The resource of the request, if a handler wants it."""
+        if self._insights is None or self._registry is None:
+            return None
+        resource = _resource(request)
+        candidates = {*self._insights.webhook_resources, resource}
+        selectors = self._registry._webhooks.get_all_selectors()
+        return resource if any(resource in selector.select(candidates) for selector in selectors) else None
+
+
+class _Forgetful(admission.MemoGetter):
+    """kopf's memories, where what is known is found and nothing is added."""
+
+    def __init__(self, memories: admission.MemoGetter) -> None:
+        self._memories = memories
+
+    async def recall_memo(self, raw_body: Any, *, memobase: Any = None, ephemeral: bool = False) -> Any:
+        return await self._memories.recall_memo(raw_body, memobase=memobase, ephemeral=True)
+
+
+def _check_shape(review: object) -> None:
+    # kopf takes these for granted and would answer 500 without a reason.
+    request = review.get("request") if isinstance(review, dict) else None
+    resource = request.get("resource") if isinstance(request, dict) else None
+    if not isinstance(resource, dict) or not {"group", "version", "resource"} <= resource.keys():
+        raise WebhookError("expected an AdmissionReview with request.resource.group, .version and .resource")
+
+
+def _resource(request: Mapping[str, Any]) -> references.Resource:
+    named = request["resource"]
+    kind = (request.get("kind") or {}).get("kind")
+    return references.Resource(
+        group=named["group"], version=named["version"], plural=named["resource"], kind=kind,
+        singular=kind.lower() if kind else None,  # the default of a CustomResourceDefinition
+        namespaced=bool(request.get("namespace")), preferred=True)
