@@ -1,0 +1,38 @@
+"""Fixtures that all tests share: one development cluster for the whole session, a namespace for each test."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from devcluster import facade
+
+
+@pytest.fixture(scope="session")
+def devcluster(request: pytest.FixtureRequest) -> Iterator[facade.DevCluster]:
+    """The session's cluster, without nodes: each test adds its own, and removes them.
+
+    A build of the control plane takes minutes, so its progress is shown in spite of pytest's capturing.
+    """
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"[devcluster {time.monotonic() - began:5.1f} s] {line}")
+
+    with facade.DevCluster(progress=say) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def namespace(devcluster: facade.DevCluster) -> Iterator[str]:
+    """A namespace with a unique name whose default ServiceAccount exists; deleted, without waiting, afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    devcluster.kubectl("create", "namespace", name)
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    devcluster.wait_for(lambda: devcluster.request("GET", account), 20, f"the ServiceAccount default of {name}")
+    yield name
+    devcluster.kubectl("delete", "namespace", name, "--wait=false")
