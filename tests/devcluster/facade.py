@@ -4,6 +4,7 @@ Kubelet and proxies run in one event loop, in a thread of its own; each method h
 """
 
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import logging
@@ -116,6 +117,9 @@ class DevCluster:
             self._make_folder(stack)
             self._start_plane(stack)
             self._start_nodes(stack)
+            # Without this, the end of a program that forgot `stop` would be left to the watchdog alone.
+            atexit.register(self.stop)
+            stack.callback(atexit.unregister, self.stop)
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
