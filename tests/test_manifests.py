@@ -52,7 +52,7 @@ def rendered(request: pytest.FixtureRequest) -> dict[str, list[Manifest]]:
 
 
 def _kustomize(kubectl: pathlib.Path, overlay: str) -> str:
-    line = [kubectl, "kustomize", str(MANIFESTS / "overlays" / overlay)]
+    line = [str(kubectl), "kustomize", str(MANIFESTS / "overlays" / overlay)]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
