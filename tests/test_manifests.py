@@ -40,7 +40,7 @@ DOWNWARD = {"POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_IP", "NODE_NAME"}
 
 @pytest.fixture(scope="session")
 def rendered(request: pytest.FixtureRequest) -> dict[str, list[Manifest]]:
-    """The objects of each overlay, as `kubectl kustomize` renders them."""
+    """The objects of each overlay, and of "crds", as `kubectl kustomize` renders them."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
@@ -48,11 +48,12 @@ def rendered(request: pytest.FixtureRequest) -> dict[str, list[Manifest]]:
             print(line, flush=True)
 
     kubectl = binaries.find(say)["kubectl"]
-    return {overlay: list(yaml.safe_load_all(_kustomize(kubectl, overlay))) for overlay in OVERLAYS}
+    folders = {"crds": MANIFESTS / "crds", **{overlay: MANIFESTS / "overlays" / overlay for overlay in OVERLAYS}}
+    return {name: list(yaml.safe_load_all(_kustomize(kubectl, folder))) for name, folder in folders.items()}
 
 
-def _kustomize(kubectl: pathlib.Path, overlay: str) -> str:
-    line = [str(kubectl), "kustomize", str(MANIFESTS / "overlays" / overlay)]
+def _kustomize(kubectl: pathlib.Path, folder: pathlib.Path) -> str:
+    line = [str(kubectl), "kustomize", str(folder)]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
@@ -91,7 +92,8 @@ def test_each_overlay_runs_the_programs_of_its_layout(
     assert {(item["kind"], item["metadata"]["name"]) for item in workloads(rendered[overlay])} == programs
     for kind in ("WebhookCertificate", "KopfPeering", "Namespace"):
         assert len(of_kind(rendered[overlay], kind)) == 1
-    assert len(of_kind(rendered[overlay], "CustomResourceDefinition")) == 3
+    # They outlive the program: whoever deletes them deletes every certificate, and every peering of kopf operators.
+    assert of_kind(rendered[overlay], "CustomResourceDefinition") == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -103,7 +105,7 @@ def test_only_what_has_a_namespace_is_given_one_and_it_is_always_the_same(
         assert item["metadata"].get("namespace") == expected, item["metadata"]["name"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "crds"])
 def test_everything_but_the_definition_of_kopf_carries_our_label_and_nothing_a_finalizer(
     rendered: dict[str, list[Manifest]], overlay: str
 ) -> None:
@@ -344,7 +346,7 @@ def test_each_webhook_is_called_through_the_service(rendered: dict[str, list[Man
 
 
 def schema(rendered: dict[str, list[Manifest]], name: str) -> Manifest:
-    definition = named(rendered["manager"], "CustomResourceDefinition", name)
+    definition = named(rendered["crds"], "CustomResourceDefinition", name)
     (version,) = definition["spec"]["versions"]
     return dict(version["schema"]["openAPIV3Schema"])
 
@@ -358,7 +360,7 @@ def fields(node: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
 
 
 def test_every_field_has_a_description(rendered: dict[str, list[Manifest]]) -> None:
-    for definition in of_kind(rendered["manager"], "CustomResourceDefinition"):
+    for definition in of_kind(rendered["crds"], "CustomResourceDefinition"):
         name = definition["metadata"]["name"]
         # The API server allows nothing about metadata but its type.
         bare = [path for path, node in fields(schema(rendered, name), name)
@@ -369,7 +371,7 @@ def test_every_field_has_a_description(rendered: dict[str, list[Manifest]]) -> N
 def test_every_rule_of_a_field_has_a_message_that_begins_with_the_field(
     rendered: dict[str, list[Manifest]]
 ) -> None:
-    for definition in of_kind(rendered["manager"], "CustomResourceDefinition"):
+    for definition in of_kind(rendered["crds"], "CustomResourceDefinition"):
         for _, node in fields(schema(rendered, definition["metadata"]["name"]), ""):
             for rule in node.get("x-kubernetes-validations", ()):
                 assert rule["message"].startswith("spec.")
@@ -380,7 +382,7 @@ def test_every_rule_of_a_field_has_a_message_that_begins_with_the_field(
 def test_our_definitions_have_a_status_columns_and_a_short_name(
     rendered: dict[str, list[Manifest]], name: str
 ) -> None:
-    spec = named(rendered["dev"], "CustomResourceDefinition", name)["spec"]
+    spec = named(rendered["crds"], "CustomResourceDefinition", name)["spec"]
     (version,) = spec["versions"]
     assert spec["scope"] == "Namespaced"
     assert spec["names"]["shortNames"] == [{"w": "whcert", "m": "mnode"}[name[0]]]
@@ -680,18 +682,14 @@ def test_an_issuer_writes_no_manager_node_and_a_server_no_certificate(pods: dict
     assert pods["server"].status("PATCH", f"{CERTIFICATES}/steadyhook-webhook/status", {"status": {}}, MERGE) == 403
 
 
-# Last, as it takes the definitions of all the others away for a moment.
 @pytest.mark.cluster
-def test_a_delete_leaves_nothing_behind_and_spares_the_definition_of_kopf_if_asked(
-    installed: facade.DevCluster
-) -> None:
-    overlay = str(MANIFESTS / "overlays" / "split")
-    installed.kubectl("delete", "-k", str(MANIFESTS / "overlays" / "manager"), "--ignore-not-found",
-                      "--selector", "app.kubernetes.io/name=steadyhook")
-    assert "kopfpeerings.kopf.dev" in installed.kubectl("get", "crd", "--output=name")
-    installed.kubectl("delete", "-k", overlay, "--ignore-not-found")
-    kinds = ",".join(sorted(kind for kind in CLUSTER_SCOPED))
+def test_a_delete_leaves_nothing_behind_but_the_definitions(installed: facade.DevCluster) -> None:
+    for layout in LAYOUTS:
+        installed.kubectl("delete", "-k", str(MANIFESTS / "overlays" / layout), "--ignore-not-found")
+    kinds = ",".join(sorted(CLUSTER_SCOPED - {"CustomResourceDefinition"}))
     installed.wait_for(
         lambda: not installed.kubectl("get", kinds, "--selector", "app.kubernetes.io/name=steadyhook", "--output=name"),
         timeout=60, what="everything of steadyhook to be gone")
-    assert "kopf.dev" not in installed.kubectl("get", "crd", "--output=name")
+    assert set(DEFINITIONS) <= {
+        line.replace("customresourcedefinition.apiextensions.k8s.io", "crd")
+        for line in installed.kubectl("get", "crd", "--output=name").splitlines()}

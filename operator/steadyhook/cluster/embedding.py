@@ -15,6 +15,7 @@ import kopf
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_SECONDS = 30.0
+THREAD_PREFIX = "kopf-"
 
 
 class EndlessBackoffs(collections.abc.Iterable[float]):
@@ -29,6 +30,16 @@ class EndlessBackoffs(collections.abc.Iterable[float]):
         while True:
             yield pause * random.uniform(0.5, 1.0)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+class _OwnHandlersAreSilent(logging.Filter):
+    """kopf logs the success of each handler; those that only hand over would drown what matters."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or not str(record.threadName).startswith(THREAD_PREFIX)
+
+
+logging.getLogger("kopf.objects").addFilter(_OwnHandlersAreSilent())
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -67,7 +78,7 @@ class EmbeddedOperator:
         self._peering_name = peering_name
         self._priority = priority
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"kopf-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -17,8 +17,6 @@ from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-OBSTACLE = "certificate"  # to readiness, while nothing that is still good is served
-
 
 class Keeper:
     """To be used in the event loop of the listener; ``on_verdict`` is told every verdict that differs."""
@@ -64,9 +62,9 @@ class Keeper:
 
     def _set_readiness(self, verdict: serving.Verdict) -> None:
         if self.certified:
-            self._ready.clear(OBSTACLE)
+            self._ready.serve(verdict.message)
         else:
-            self._ready.obstruct(OBSTACLE, f"{verdict.reason}: {verdict.message}")
+            self._ready.wait(f"{verdict.reason}: {verdict.message}")
 
     def _set_alarm(self, wake_at: datetime.datetime | None) -> None:
         """Look again when the certificate expires (or begins to be valid), even if nothing happens until then."""

@@ -136,10 +136,12 @@ class Reporter:
         return frozenset(gone)
 
     async def _announce(self, manifest: client.Manifest) -> None:
+        """An Event for what a person would want to know: not that all is well from the start, on every node."""
         verdict = self._verdict
-        if self._announced == (verdict.phase, verdict.reason):
+        before, self._announced = self._announced, (verdict.phase, verdict.reason)
+        usual = (serving.Phase.WAITING, reasons.Reason.WAITING_FOR_SECRET)
+        if self._announced in (before, usual) or (verdict.phase is serving.Phase.SERVING and before in (None, usual)):
             return
-        self._announced = (verdict.phase, verdict.reason)
         kind = events.WARNING if verdict.phase is serving.Phase.DEGRADED else events.NORMAL
         await events.post(self._cluster, manifest, kind=kind, reason=verdict.reason,
                           message=f"{self._settings.instance.pod_name}: {verdict.message}",
