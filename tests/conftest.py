@@ -2,11 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from devcluster import facade
+
+_LOG_LINES = 40
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +30,31 @@ def devcluster(request: pytest.FixtureRequest) -> Iterator[facade.DevCluster]:
 
 
 @pytest.fixture
-def namespace(devcluster: facade.DevCluster) -> Iterator[str]:
+def namespace(devcluster: facade.DevCluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace with a unique name whose default ServiceAccount exists; deleted, without waiting, afterwards."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     devcluster.kubectl("create", "namespace", name)
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     devcluster.wait_for(lambda: devcluster.request("GET", account), 20, f"the ServiceAccount default of {name}")
     yield name
+    if getattr(request.node, "failed", False):
+        _show(devcluster, name)
     devcluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixtures of a failed test know that it failed."""
+    report = yield
+    if report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    return report
+
+
+def _show(cluster: facade.DevCluster, namespace: str) -> None:
+    """Print what a failed test leaves in its namespace, which pytest shows with the failure."""
+    print(cluster.kubectl("-n", namespace, "get", "pods", "-o", "wide", check=False))
+    print(cluster.kubectl("-n", namespace, "get", "events", check=False))
+    for pod in cluster.pods(namespace):
+        print(f"---- the end of the log of {pod.name}:")
+        print("\n".join(pod.log().splitlines()[-_LOG_LINES:]))

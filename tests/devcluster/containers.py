@@ -61,7 +61,7 @@ class ContainerProcess:
     def exit_code(self) -> int | None:
         """The exit code of a container that will not be started again, else None."""
         terminated = self.state.get("terminated")
-        return int(terminated["exitCode"]) if terminated else None
+        return int(terminated["exitCode"]) if terminated and self._ended.is_set() else None
 
     async def run(self, restart_policy: str) -> None:
         """Run until `stop`, or until the policy (Always, OnFailure or Never) says that it is done."""
@@ -80,6 +80,7 @@ class ContainerProcess:
                 attempts += 1
         finally:
             self._ended.set()
+            self._on_change()
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM to the process, after preStop; SIGKILL to its group when the grace period is over."""
@@ -94,7 +95,7 @@ class ContainerProcess:
             await self._ended.wait()
 
     def kill(self) -> None:
-        """SIGKILL to the whole process group, and no restart if `stop` was called."""
+        """SIGKILL to the whole process group; it is started again unless `stop` was called."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

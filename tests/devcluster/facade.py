@@ -13,6 +13,7 @@ import pathlib
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -112,6 +113,8 @@ class DevCluster:
 
     def start(self) -> None:
         """Start the control plane and the nodes. Raises `BinariesError` or `ControlPlaneError`, and leaves nothing."""
+        if sys.platform != "linux":
+            raise components.ControlPlaneError(f"the development cluster needs Linux, not {sys.platform!r}")
         with contextlib.ExitStack() as stack:
             self._binaries = binaries.find(self._progress)
             self._make_folder(stack)
@@ -256,16 +259,19 @@ class DevCluster:
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True, timeout: float = 60.0) -> str:
         """Run kubectl as the admin; return its output. Raises `KubectlError` if it fails, unless `check` is false."""
-        done = subprocess.run(
-            [str(self._binaries["kubectl"]), *arguments],
-            env=self.env(),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [str(self._binaries["kubectl"]), *arguments],
+                env=self.env(),
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as expired:
+            raise KubectlError(arguments, -1, f"no end after {timeout:g} s; killed") from expired
         if check and done.returncode != 0:
             raise KubectlError(arguments, done.returncode, done.stderr)
         return done.stdout

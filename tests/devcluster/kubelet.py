@@ -15,6 +15,7 @@ PORT = 10250  # the port that Node objects name; nothing binds it: the egress pr
 
 _log = logging.getLogger(__name__)
 _FOLLOW_SECONDS = 0.2
+_CLOSE_SECONDS = 5.0
 _CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "256Gi"}
 
 
@@ -52,10 +53,12 @@ class Kubelet:
 
     async def close(self) -> None:
         """Kill all pods' processes and stop; objects stay as they are."""
-        tasks = [task for task in (self._watch, *self._tasks.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+        for pod in self.pods():
+            pod.vanish()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks.values()), timeout=_CLOSE_SECONDS)
         if self._runner is not None:
             await self._runner.cleanup()
 

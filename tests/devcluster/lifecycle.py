@@ -301,10 +301,9 @@ class Pod:
         before = self._transitions.get(kind)
         if before is None or before[0] != text:
             self._transitions[kind] = (text, containers.now())
-        condition = {"type": kind, "status": text, "lastTransitionTime": self._transitions[kind][1]}
-        if not value:
-            condition["reason"] = "ContainersNotReady"
-        return condition
+        # None takes a former reason away: the patch merges conditions by their type.
+        reason = None if value else "ContainersNotReady"
+        return {"type": kind, "status": text, "reason": reason, "lastTransitionTime": self._transitions[kind][1]}
 
     def _statuses(self, field: str, started: tuple[containers.ContainerProcess, ...]) -> list[JsonObject]:
         if not started:

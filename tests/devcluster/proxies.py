@@ -22,16 +22,16 @@ class Faults:
     """What happens to the connections of one pod; may be changed at any time.
 
     reset: existing connections are reset, and new ones as soon as they are accepted.
-    stall: connections stay open and nothing gets through.
+    passing: while it is not set, connections stay open and nothing gets through.
     delay_seconds: how long each piece of data is held back, in both directions.
     """
 
     reset: bool = False
     delay_seconds: float = 0.0
-    stall: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)  # set: NOT stalled
+    passing: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.stall.set()
+        self.passing.set()
 
 
 class Link:
@@ -44,17 +44,22 @@ class Link:
     def partition(self, *, stall: bool = False) -> None:
         """Cut the pod off: by resets, or silently."""
         if stall:
-            self.faults.stall.clear()
+            self.faults.passing.clear()
             return
         self.faults.reset = True
         for writer in tuple(self._writers):
             reset(writer)
 
+    def drop(self) -> None:
+        """Reset all connections, stalled ones too, for good."""
+        self.faults.passing.set()
+        self.partition()
+
     def heal(self) -> None:
         """Take back all faults."""
         self.faults.reset = False
         self.faults.delay_seconds = 0.0
-        self.faults.stall.set()
+        self.faults.passing.set()
 
     async def join(
         self,
@@ -78,7 +83,7 @@ class Link:
         while data := await reader.read(_CHUNK):
             if self.faults.delay_seconds:
                 await asyncio.sleep(self.faults.delay_seconds)
-            await self.faults.stall.wait()
+            await self.faults.passing.wait()
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():
@@ -103,7 +108,7 @@ class Relay:
         """Stop listening and drop the connections."""
         if self._server is not None:
             self._server.close()
-        self.link.partition()
+        self.link.drop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.link.faults.reset:
@@ -137,7 +142,7 @@ class EgressProxy:
     def forget(self, address: str) -> None:
         """The address no longer belongs to a pod: drop its connections and faults."""
         if link := self._links.pop(address, None):
-            link.partition()
+            link.drop()
 
     async def start(self, unix_socket: pathlib.Path) -> str:
         """Listen; return HOST:PORT of the TCP listener."""
@@ -176,7 +181,7 @@ class EgressProxy:
         if link.faults.reset:
             reset(writer)
             return
-        await link.faults.stall.wait()
+        await link.faults.passing.wait()
         try:
             upstream = await asyncio.open_connection(*target)
         except OSError as error:
