@@ -20,6 +20,12 @@ def authority() -> support.Authority:
     return support.Authority()
 
 
+@pytest.fixture(autouse=True)
+def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nearly every test here closes a server; the one about handshakes at the end undoes this.
+    monkeypatch.setattr("steadyhook.serving.admission.LAST_HANDSHAKES_SECONDS", 0.02)
+
+
 def test_a_request_reaches_the_handler_that_its_path_names(authority: support.Authority) -> None:
     async def main() -> None:
         engine = support.Kopf()
@@ -312,7 +318,11 @@ def test_a_request_in_flight_when_the_port_closes_is_answered(authority: support
     asyncio.run(main())
 
 
-def test_a_connection_still_in_its_handshake_when_the_port_closes_is_answered(authority: support.Authority) -> None:
+def test_a_connection_still_in_its_handshake_when_the_port_closes_is_answered(
+    authority: support.Authority, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+
     async def main() -> None:
         server = support.make_server(authority.issue())
         async with support.serve(server) as iteration:
