@@ -1,7 +1,7 @@
 """
-The listener: TLS, the admission server for kopf, and the endpoints for probes and metrics.
+The serving half: a listener, and what keeps it supplied and reports on it.
 
-The layer's rule: it serves what it is handed and does not know where a certificate comes from. It reads no Secret,
-talks to no API server and parses no certificate; whoever watches the Secret calls
-:meth:`steadyhook.serving.tls.SwappableContext.swap`, from any thread.
+The layer's rule: the listener (tls, admission, endpoints, readiness, sockets) serves what it is handed. It reads no
+Secret, talks to no API server and parses no certificate; the keeper and the reporter do, and nothing that befalls them
+takes away what is being served.
 """
