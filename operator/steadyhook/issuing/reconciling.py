@@ -22,12 +22,19 @@ RESYNC_SECONDS = 60.0
 """How often the active instance looks without being woken: the CA Secret is read, not watched."""
 
 PAUSE_AFTER_ERROR_SECONDS = 5.0
+STEPS = 12
+"""A fresh start takes three steps, a repair at most four. More in one pass means that they do not lead anywhere."""
+
 FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
 CONTEST_SECONDS = 60.0  # so many injections into one configuration within this time are a fight
 CONTEST_INJECTIONS = 4
 
 Confirm = collections.abc.Callable[[], collections.abc.Awaitable[bool]]
 """Whether this instance is the active one, by a fresh read."""
+
+
+class Unsettled(Exception):
+    """Each decision was carried out, and there was always another one: going on would be a storm of our own."""
 
 
 class Reconciler:
@@ -64,6 +71,10 @@ class Reconciler:
             except client.APIError as error:
                 logger.warning("The API server did not answer, looking again soon: %s", error)
                 pause = PAUSE_AFTER_ERROR_SECONDS
+            except Unsettled as error:
+                logger.error("%s; pausing for %.0f s.", error, RESYNC_SECONDS)
+                await asyncio.sleep(RESYNC_SECONDS)
+                pause = 0.0
             except Exception:
                 logger.exception("Reconciling failed, looking again soon.")
                 pause = PAUSE_AFTER_ERROR_SECONDS
@@ -109,7 +120,7 @@ class Reconciler:
         self, manifest: client.Manifest, wanted: policy.Policy
     ) -> tuple[facts.Seen, issuing.Decision]:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
-        while True:
+        for _ in range(STEPS):
             observation = await observing.observe(
                 self._cluster, manifest, wanted, states=self._states(), trusted_seconds=self._trusted_seconds())
             self._note_trust(observation.seen)
@@ -123,6 +134,8 @@ class Reconciler:
                 await self._carry_out(manifest, action, wanted, observation)
             logger.info("%s: %s", decision.reason, decision.message)
             await self._post(manifest, events.NORMAL, decision.reason, decision.message)
+        raise Unsettled(f"{STEPS} steps have not brought WebhookCertificate {wanted.namespace}/{wanted.name} to rest;"
+                        f" the last one was {decision.reason}: {decision.message}")
 
     async def _carry_out(
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
