@@ -44,6 +44,8 @@ class Settings:
     peering_name: str
     peering_lifetime: int
     peering_look_seconds: float
+    dial: bool  # whether endpoints are looked at on the wire before a CA leaves
+    dial_proxy: tuple[str, int] | None
 
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -95,6 +97,8 @@ def load(
         peering_name=peering_name or _name(environ, "STEADYHOOK_PEERING", "steadyhook"),
         peering_lifetime=_integer(environ, "STEADYHOOK_PEERING_LIFETIME", 15, lowest=10, highest=3600),
         peering_look_seconds=_integer(environ, "STEADYHOOK_PEERING_LOOK_SECONDS", 120, lowest=1, highest=3600),
+        dial=_choice(environ, "STEADYHOOK_DIAL", ("on", "off")) == "on",
+        dial_proxy=_host_and_port(environ, "STEADYHOOK_DIAL_PROXY"),
     )
 
 
@@ -125,3 +129,22 @@ def _integer(
         raise SettingsError(f"{variable} is {text!r}, expected a whole number from {lowest} to {highest};"
                             f" leave it out for the default of {default}")
     return int(text)
+
+
+def _choice(environ: collections.abc.Mapping[str, str], variable: str, choices: tuple[str, ...]) -> str:
+    value = environ.get(variable) or choices[0]
+    if value not in choices:
+        raise SettingsError(f"{variable} is {value!r}, expected one of {', '.join(choices)}; leave it out for"
+                            f" {choices[0]!r}")
+    return value
+
+
+def _host_and_port(environ: collections.abc.Mapping[str, str], variable: str) -> tuple[str, int] | None:
+    text = environ.get(variable)
+    if not text:
+        return None
+    host, _, port = text.removeprefix("http://").rstrip("/").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError(f"{variable} is {text!r}, expected HOST:PORT of an HTTP proxy; leave it out to dial"
+                            " directly")
+    return host, int(port)

@@ -1,5 +1,6 @@
 """Carrying out: one action of the issuer's decision, one conditional write."""
 import asyncio
+import collections.abc
 import datetime
 
 from steadyhook import metrics
@@ -12,29 +13,46 @@ LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
 
 async def apply(
     cluster: client.Cluster, action: steps.Step, wanted: policy.Policy, *,
-    signer: certificates.KeyPair | None, now: datetime.datetime,
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
 ) -> None:
     """
-    Carry out one action. Raises :class:`client.Conflict` (or Invalid, from the test of a patch) when the world has
-    changed since it was decided: then it has to be observed and decided again, never retried.
+    Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
+
+    Raises :class:`client.Conflict` (or Invalid, from the test of a patch) when the world has changed since it was
+    decided: then it has to be observed and decided again, never retried.
     """
     match action:
         case steps.CreateAuthority():
             pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
             data = secrets.authority_data(pair, (pair.certificate, *action.bundle))
-            await _write_secret(cluster, wanted, wanted.authority_secret_name, action.replaces, data, {})
+            annotations = _request(action.request)
+            await _write_secret(cluster, wanted, wanted.authority_secret_name, action.replaces, data, annotations)
+        case steps.AddSuccessor():
+            pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+            await _update_secret(cluster, wanted, action.secret, {
+                "metadata": {"annotations": _request(action.request)},
+                "data": secrets.successor_data(pair, (*action.bundle, pair.certificate))})
+        case steps.Promote():
+            await _update_secret(cluster, wanted, action.secret, {
+                "metadata": {"annotations": {secrets.RETIRED: " ".join(sorted(action.retired))}},
+                "data": secrets.promotion_data(pairs[action.successor.fingerprint], action.bundle)})
         case steps.ExtendBundle():
             await _update_secret(cluster, wanted, action.secret,
                                  {"data": secrets.bundle_data(action.bundle)})
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
-            assert signer is not None, "no signer was observed"
+            signer = pairs[action.signer.fingerprint]
             pair = await asyncio.to_thread(minting.mint_leaf, wanted, signer=signer, now=now)
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
-                           secrets.GENERATION: str(action.generation)}
+                           secrets.GENERATION: str(action.generation), **_request(action.request)}
             await _write_secret(cluster, wanted, wanted.secret_name, action.replaces,
                                 secrets.leaf_data(pair, action.bundle), annotations)
+
+
+def _request(request: str | None) -> dict[str, str]:
+    """The mark of a request that this very write fulfils."""
+    return {secrets.REQUEST: request} if request is not None else {}
 
 
 async def _write_secret(

@@ -2,8 +2,8 @@
 import collections.abc
 import dataclasses
 
-from steadyhook.cluster import client, paths
-from steadyhook.core import conditions, facts, policy
+from steadyhook.cluster import client, paths, servers
+from steadyhook.core import conditions, facts, policy, rotation
 from steadyhook.pki import certificates, secrets
 
 INJECT_FROM = "steadyhook.io/inject-ca-from"
@@ -11,16 +11,17 @@ INJECT_FROM = "steadyhook.io/inject-ca-from"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The facts, and the signer's key pair, which is no fact and goes nowhere but into the next leaf."""
+    """The facts, the CA Secret's key pairs, which go nowhere but into writes, and where the servers are."""
 
     seen: facts.Seen
-    signer: certificates.KeyPair | None = dataclasses.field(repr=False)
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair] = dataclasses.field(repr=False)
+    addresses: collections.abc.Mapping[str, servers.Address] = dataclasses.field(default_factory=dict)
 
 
 async def observe(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
-    trusted_seconds: collections.abc.Mapping[str, float],
+    trusted_seconds: collections.abc.Mapping[str, float], acknowledged_seconds: float, waiting_seconds: float,
 ) -> Observation:
     """
     See everything about one certificate, by reads that bypass every cache.
@@ -34,18 +35,23 @@ async def observe(
     leaf = secrets.read_leaf(
         leaf_manifest, authorities=authority.bundle if authority else ()) if leaf_manifest else None
     status = manifest.get("status") or {}
-    signer = secrets.key_pair(authority_manifest) if authority_manifest and authority and not authority.defect else None
-    return Observation(
-        seen=facts.Seen(
-            leaf=leaf,
-            authority=authority,
-            configurations=await _configurations(cluster, manifest, wanted, states=states),
-            last_generation=status.get("generation", 0),
-            last_signer=status.get("caFingerprint"),
-            trusted_seconds=trusted_seconds,
-        ),
-        signer=signer,
+    seen = facts.Seen(
+        leaf=leaf,
+        authority=authority,
+        configurations=await _configurations(cluster, manifest, wanted, states=states),
+        last_generation=status.get("generation", 0),
+        last_signer=status.get("caFingerprint"),
+        trusted_seconds=trusted_seconds,
+        acknowledged_seconds=acknowledged_seconds,
+        waiting_seconds=waiting_seconds,
     )
+    pairs = secrets.signing_pairs(authority_manifest) if authority_manifest else {}
+    if not rotation.has_switched(seen):
+        return Observation(seen=seen, pairs=pairs)
+    found = await servers.find(cluster, wanted)
+    return Observation(
+        seen=dataclasses.replace(seen, servers=tuple(item.server for item in found)), pairs=pairs,
+        addresses={item.server.pod_uid: item.address for item in found if item.address is not None})
 
 
 async def _configurations(

@@ -44,6 +44,12 @@ def peering(namespace: str, name: str) -> str:
     return f"/apis/kopf.dev/v1/namespaces/{namespace}/kopfpeerings/{name}"
 
 
+def endpoint_slices(namespace: str, service: str) -> str:
+    """Those of one Service, by the label that its controller sets."""
+    return (f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+            f"?labelSelector=kubernetes.io%2Fservice-name%3D{service}")
+
+
 def configurations(kind: str) -> str:
     return f"/apis/admissionregistration.k8s.io/v1/{CONFIGURATION_KINDS[kind]}"
 

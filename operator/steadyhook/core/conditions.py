@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from typing import Any
 
-from steadyhook.core import facts, issuing, leaf, policy, reasons
+from steadyhook.core import facts, issuing, leaf, policy, reasons, rotation
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +39,24 @@ def status(
         result |= {key: previous[key] for key in ("fingerprint", "generation", "notBefore", "notAfter")
                    if key in previous}
     result["generation"] = max(result.get("generation", 0), seen.last_generation)
-    authority = seen.authority.certificate if seen.authority else None
-    signer = authority.fingerprint if authority and seen.leaf and authority.fingerprint in seen.leaf.signers else None
-    if authority and signer:
-        result |= {"caFingerprint": signer, "caNotAfter": _timestamp(authority.not_after)}
+    signer = _signer(seen)
+    if signer is not None:
+        result |= {"caFingerprint": signer.fingerprint, "caNotAfter": _timestamp(signer.not_after)}
     else:
         result |= {key: previous[key] for key in ("caFingerprint", "caNotAfter") if key in previous}
+    if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
+        before = previous.get("rotation", {})
+        since = before["since"] if before.get("phase") == phase else _timestamp(now)
+        result["rotation"] = {"phase": str(phase), "since": since, "message": decision.message}
     return {key: value for key, value in result.items() if value not in (0, [])}
+
+
+def _signer(seen: facts.Seen) -> facts.Certificate | None:
+    """The present or the next CA, whichever has signed the leaf."""
+    if seen.authority is None or seen.leaf is None:
+        return None
+    candidates = (seen.authority.successor, seen.authority.certificate)
+    return next((item for item in candidates if item is not None and item.fingerprint in seen.leaf.signers), None)
 
 
 def invalid_spec_status(
@@ -68,15 +79,17 @@ def _conditions(
     defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
         reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
-    authority = seen.authority.certificate if seen.authority else None
-    rotation_due = authority is not None and now >= authority.not_after - wanted.ca_renew_before
+    phase = rotation.phase(seen)
+    rotating = phase is not reasons.Reason.NOT_ROTATING
+    stuck = decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE)
     return [
         _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
                    defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
         _condition("Issuing", busy, decision.reason, decision.message),
         _injected(seen, now),
-        _condition("Rotating", False, reasons.Reason.ROTATION_DUE if rotation_due else reasons.Reason.NOT_ROTATING,
-                   "the CA is due for rotation" if rotation_due else "the CA is not due"),
+        _condition("Rotating", rotating, phase, decision.message if rotating else "the CA is not due"),
+        _condition("Degraded", stuck, decision.reason if stuck else reasons.Reason.AS_EXPECTED,
+                   decision.message if stuck else "nothing is stuck"),
     ]
 
 

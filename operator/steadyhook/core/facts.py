@@ -57,15 +57,25 @@ class Leaf:
     signers: frozenset[Fingerprint] = frozenset()  # CA certificates, from every place seen, that verify the leaf
     ready_mark: str | None = None
     generation: int | None = None
+    request: str | None = None  # the last request for a new leaf that was fulfilled
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """The CA Secret: the present signer and the current trust bundle."""
+    """
+    The CA Secret: the present signer, during a rotation the next one, and the current trust bundle.
+
+    ``retired``: what a rotation has taken out of the bundle, so that nothing brings it back. ``request``: the last
+    request for a rotation that was taken up.
+    """
 
     secret: Secret
     defect: Defect | None = None
     certificate: Certificate | None = None
+    successor: Certificate | None = None  # the next signer, if there is one whose key is at hand
+    successor_damaged: bool = False  # there was to be one, but it cannot be used
+    retired: frozenset[Fingerprint] = frozenset()
+    request: str | None = None
     bundle: tuple[Certificate, ...] = ()  # the signer and whatever of the bundle could be read
     bundle_damaged: bool = False  # some of the bundle could not be read, or it lacks the signer
 
@@ -105,13 +115,38 @@ class Configuration:
         return self.state is ConfigurationState.OPEN and not self.known
 
 
+class Proof(enum.StrEnum):
+    """What a handshake with an endpoint has shown."""
+
+    GOOD = "Good"  # the certificate it serves verifies under the bundle that is left after the rotation
+    WRONG = "Wrong"
+    UNREACHABLE = "Unreachable"
+    SKIPPED = "Skipped"  # looking is switched off
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """
+    A pod that serves the webhook: an endpoint of its Service, an entry in a ManagerNode, or both, by pod UID.
+
+    ``fingerprint`` is what it says it serves, None if it has not said anything. ``proof`` is what was seen on the wire,
+    None if nobody has looked.
+    """
+
+    pod_uid: str
+    name: str
+    fingerprint: Fingerprint | None = None
+    proof: Proof | None = None
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """
     All that the issuer looks at before it decides about one certificate.
 
     ``trusted_seconds`` says for how long this very instance, by its own monotonic clock, has seen each CA in every
-    configuration that can be written; it starts anew when another instance becomes active.
+    configuration that can be written, and ``acknowledged_seconds`` for how long every server has served the leaf of
+    the successor; both start anew when another instance becomes active.
     """
 
     leaf: Leaf | None
@@ -120,3 +155,6 @@ class Seen:
     last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none
     last_signer: Fingerprint | None = None
     trusted_seconds: collections.abc.Mapping[Fingerprint, float] = dataclasses.field(default_factory=dict)
+    servers: tuple[Server, ...] = ()
+    acknowledged_seconds: float = 0.0
+    waiting_seconds: float = 0.0  # for how long acknowledgements are waited for

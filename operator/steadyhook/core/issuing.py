@@ -3,10 +3,12 @@ What the issuer does next: a total function of what was seen, the policy and the
 
 ::
 
-    1. no usable CA                        -> create it
-    2. a configuration lacks the bundle    -> inject it
-    3. the leaf is missing, damaged or due -> write leaf and ready mark, once its signer is trusted
-    4.-6. rotation of the CA
+    1. no usable CA                             -> create it (or let the successor take its place)
+    2. a configuration lacks the bundle         -> inject it
+    3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
+    4. the CA is due, or a rotation is asked for -> add a successor to the CA Secret and to the bundle
+    5. the successor is trusted everywhere      -> write a leaf that it has signed
+    6. every server serves that                 -> the old CA leaves
     7. else nothing, and when to look again
 
 Each decision holds only steps that are safe now; after them the world is observed again. Trust comes before use:
@@ -16,7 +18,10 @@ import collections.abc
 import dataclasses
 import datetime
 
-from steadyhook.core import facts, leaf, policy, reasons, steps
+from steadyhook.core import facts, leaf, policy, reasons, rotation, steps
+
+LOOK_AGAIN = datetime.timedelta(seconds=5)
+"""How soon to look again for pods that are gone, of which nothing tells."""
 
 BACKDATE = datetime.timedelta(minutes=5)
 """How far in the past a certificate's validity starts, to bear the clock skew between machines."""
@@ -35,7 +40,7 @@ class Decision:
 def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> Decision:
     """Decide about one certificate. Same input, same output; never raises."""
     bundle = trust_bundle(seen, now)
-    for step in (_authority, _bundle, _injection, _leaf):
+    for step in (_authority, _bundle, _injection, _leaf, _succession, _switch, _retirement):
         decision = step(seen, wanted, bundle, now)
         if decision is not None:
             return decision
@@ -43,13 +48,13 @@ def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> D
     return Decision(
         reason=reasons.Reason.UP_TO_DATE,
         message=f"generation {seen.leaf.generation} is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-        wake_at=renewal_time(seen.leaf.certificate, wanted),
+        wake_at=min(renewal_time(seen.leaf.certificate, wanted), *_rotation_times(seen, wanted)),
     )
 
 
 def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certificate, ...]:
     """
-    What has to be trusted: it only grows, so that no certificate that is served loses its trust.
+    What has to be trusted: it only grows, but for what the last step of a rotation has retired.
 
     The union of the CA Secret's bundle, of the CA certificates in the leaf Secret, and of what a configuration
     trusted when it was taken over. What somebody else writes into a configuration later is not taken in, unless the
@@ -62,7 +67,8 @@ def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certif
         *(item for configuration in seen.configurations if lost or configuration.is_taken_over
           for entry in configuration.entries for item in entry.trusted),
     ]
-    unique = {item.fingerprint: item for item in trusted if item.not_after > now}
+    retired = seen.authority.retired if seen.authority else frozenset()
+    unique = {item.fingerprint: item for item in trusted if item.not_after > now and item.fingerprint not in retired}
     return tuple(sorted(unique.values(), key=lambda item: (item.not_before, item.fingerprint)))
 
 
@@ -99,9 +105,12 @@ def _authority(
     defect = authority_defect(seen, now)
     if defect is None:
         return None
+    if seen.authority is not None and seen.authority.successor is not None:
+        return _promote(seen, seen.authority.successor, bundle, f"the present CA cannot sign: {defect.message}")
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
-        actions=(steps.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason),),
+        actions=(steps.CreateAuthority(
+            replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
@@ -143,6 +152,14 @@ def _leaf(
         return None
     assert seen.authority is not None and seen.authority.certificate is not None
     signer = seen.authority.certificate
+    if seen.authority.successor is not None and rotation.has_switched(seen):
+        signer = seen.authority.successor  # never backwards
+    lacking = rotation.untrusting(seen, signer)
+    if lacking and defect.reason is reasons.Reason.SIGNER_REPLACED and _not_due(seen, wanted, now) is None:
+        # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
+        return Decision(
+            reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
+            + ", ".join(f"{item.kind} {item.name}" for item in lacking))
     wait_seconds = _unsettled_seconds(seen, wanted, signer)
     if wait_seconds > 0:
         return Decision(
@@ -151,16 +168,109 @@ def _leaf(
             wake_at=now + datetime.timedelta(seconds=wait_seconds),
         )
     return Decision(
-        actions=(steps.IssueLeaf(
-            replaces=seen.leaf.secret if seen.leaf else None,
-            signer=signer,
-            bundle=bundle,
-            generation=_next_generation(seen, now),
-            reason=defect.reason,
-        ),),
+        actions=(_issue(seen, wanted, signer, bundle, defect.reason, now),),
         reason=reasons.Reason.ISSUING_LEAF,
         message=f"issuing a leaf: {defect.message}",
     )
+
+
+def _issue(
+    seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate, bundle: tuple[facts.Certificate, ...],
+    reason: reasons.Reason, now: datetime.datetime,
+) -> steps.IssueLeaf:
+    return steps.IssueLeaf(
+        replaces=seen.leaf.secret if seen.leaf else None, signer=signer, bundle=bundle,
+        generation=_next_generation(seen, now), reason=reason, request=wanted.rotate_leaf)
+
+
+def _succession(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    assert seen.authority is not None
+    if seen.authority.successor is not None:
+        return None
+    due = rotation.is_due(seen, wanted, now)
+    if due is None:
+        return None
+    return Decision(
+        actions=(steps.AddSuccessor(secret=seen.authority.secret, bundle=bundle, request=wanted.rotate_authority),),
+        reason=reasons.Reason.STARTING_ROTATION,
+        message=f"a new CA joins the trust bundle: {due.message}",
+    )
+
+
+def _switch(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    assert seen.authority is not None
+    successor = seen.authority.successor
+    if successor is None or rotation.has_switched(seen):
+        return None
+    lacking = rotation.untrusting(seen, successor)
+    if lacking:
+        return Decision(
+            reason=reasons.Reason.DISTRIBUTING,
+            message="the new CA has to be trusted by " + ", ".join(f"{item.kind} {item.name}" for item in lacking))
+    wait_seconds = wanted.settle_seconds - seen.trusted_seconds.get(successor.fingerprint, 0.0)
+    if wait_seconds > 0:
+        return Decision(
+            reason=reasons.Reason.DISTRIBUTING,
+            message="every configuration trusts the new CA; the API servers get settleSeconds to load it",
+            wake_at=now + datetime.timedelta(seconds=wait_seconds))
+    return Decision(
+        actions=(_issue(seen, wanted, successor, bundle, reasons.Reason.SWITCHING, now),),
+        reason=reasons.Reason.SWITCHING,
+        message="issuing a leaf by the new CA, which is trusted everywhere")
+
+
+def _retirement(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    assert seen.authority is not None
+    successor = seen.authority.successor
+    if successor is None:
+        return None
+    if rotation.unacknowledged(seen):
+        overdue = seen.waiting_seconds >= rotation.DEADLINE_SECONDS
+        return Decision(reason=reasons.Reason.OVERDUE if overdue else reasons.Reason.ACKNOWLEDGING,
+                        message=rotation.progress(seen), wake_at=now + LOOK_AGAIN)
+    if wrong := rotation.wrong(seen):
+        return Decision(
+            reason=reasons.Reason.WRONG_CERTIFICATE,
+            message="a certificate that the new CA does not verify is served by " + ", ".join(i.name for i in wrong),
+            wake_at=now + LOOK_AGAIN)
+    if missing := rotation.unproven(seen):
+        return Decision(reason=reasons.Reason.PROVING, message=f"{len(missing)} servers are looked at on the wire",
+                        wake_at=now)
+    wait_seconds = wanted.settle_seconds - seen.acknowledged_seconds
+    if wait_seconds > 0:
+        blind = rotation.unreachable(seen)
+        return Decision(
+            reason=reasons.Reason.RETIRING,
+            message=f"{rotation.progress(seen)}; the old CA leaves after settleSeconds"
+            + (f"; not reachable to be looked at: {', '.join(item.name for item in blind[:5])}" if blind else ""),
+            wake_at=now + datetime.timedelta(seconds=wait_seconds))
+    return _promote(seen, successor, (successor,), "every server serves a leaf by the new CA, so the old one leaves")
+
+
+def _promote(
+    seen: facts.Seen, successor: facts.Certificate, bundle: tuple[facts.Certificate, ...], message: str
+) -> Decision:
+    assert seen.authority is not None
+    kept = {item.fingerprint for item in bundle}
+    in_leaf = {item.fingerprint for item in (seen.leaf.trusted if seen.leaf else ())}
+    leaving = ({item.fingerprint for item in seen.authority.bundle} | in_leaf) - kept
+    return Decision(
+        # Of those that left earlier, only one that the leaf Secret still names could come back.
+        actions=(steps.Promote(secret=seen.authority.secret, successor=successor, bundle=bundle,
+                               retired=frozenset(leaving | (seen.authority.retired & in_leaf))),),
+        reason=reasons.Reason.RETIRING,
+        message=message)
+
+
+def _rotation_times(seen: facts.Seen, wanted: policy.Policy) -> list[datetime.datetime]:
+    assert seen.authority is not None and seen.authority.certificate is not None
+    return [seen.authority.certificate.not_after - wanted.ca_renew_before]
 
 
 def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
@@ -222,7 +332,8 @@ def _latest(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> 
 
 def _known_signer(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.authority is not None and seen.authority.certificate is not None
-    if seen.authority.certificate.fingerprint not in seen.leaf.signers:
+    present = {item.fingerprint for item in (seen.authority.certificate, seen.authority.successor) if item}
+    if not present & seen.leaf.signers:
         return facts.Defect(
             reason=reasons.Reason.SIGNER_REPLACED,
             message=f"the leaf in Secret {wanted.secret_name} is not signed by the present CA")
@@ -249,7 +360,9 @@ def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetim
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf has a key of {certificate.key_algorithm}, the spec wants {wanted.algorithm}")
     life = certificate.not_after - certificate.not_before - BACKDATE
-    cut_short = certificate.not_after >= seen.authority.certificate.not_after
+    ends = [item.not_after for item in (seen.authority.certificate, seen.authority.successor)
+            if item is not None and item.fingerprint in seen.leaf.signers]
+    cut_short = certificate.not_after >= min(ends, default=certificate.not_after)
     if life != wanted.duration and not (cut_short and life < wanted.duration):
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
@@ -267,4 +380,13 @@ def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) ->
     return None
 
 
-_LEAF_CHECKS: tuple[Check, ...] = (_sound, _latest, _known_signer, _right_names, _as_specified, _not_due)
+def _not_requested(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    assert seen.leaf is not None
+    if wanted.rotate_leaf is not None and wanted.rotate_leaf != seen.leaf.request:
+        return facts.Defect(reason=reasons.Reason.REQUESTED,
+                            message=f"{policy.ROTATE_LEAF} asks for a new leaf ({wanted.rotate_leaf!r})")
+    return None
+
+
+_LEAF_CHECKS: tuple[Check, ...] = (
+    _sound, _latest, _known_signer, _right_names, _as_specified, _not_due, _not_requested)

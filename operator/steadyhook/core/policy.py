@@ -43,6 +43,9 @@ class Policy:
     ca_duration: datetime.timedelta
     ca_renew_before: datetime.timedelta
     settle_seconds: float
+    services: frozenset[tuple[str, str]] = frozenset()  # (namespace, name) of the Services whose endpoints serve it
+    rotate_authority: str | None = None  # a request: any value that was not taken up yet
+    rotate_leaf: str | None = None
 
     @property
     def authority_secret_name(self) -> str:
@@ -57,9 +60,16 @@ DEFAULT_DURATIONS = {"duration": "2160h", "renewBefore": "720h", "caDuration": "
 LONGEST = datetime.timedelta(days=100 * 366)
 
 
-def parse(spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str) -> Policy:
+ROTATE_AUTHORITY = "steadyhook.io/rotate-ca"
+ROTATE_LEAF = "steadyhook.io/rotate-leaf"
+
+
+def parse(
+    spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str,
+    annotations: collections.abc.Mapping[str, str] | None = None,
+) -> Policy:
     """
-    Turn the spec of a WebhookCertificate into a policy.
+    Turn the spec of a WebhookCertificate, and the requests in its annotations, into a policy.
 
     The CustomResourceDefinition rejects most mistakes when they are applied; this is the check of what an older
     or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake.
@@ -87,6 +97,9 @@ def parse(spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str)
         ca_duration=_duration(spec, "caDuration"),
         ca_renew_before=_duration(spec, "caRenewBefore"),
         settle_seconds=float(settle_seconds),
+        services=_services(spec, namespace=namespace),
+        rotate_authority=(annotations or {}).get(ROTATE_AUTHORITY),
+        rotate_leaf=(annotations or {}).get(ROTATE_LEAF),
     )
     for field, found, relation, bound in (
         ("renewBefore", policy.renew_before, "shorter than spec.duration", policy.renew_before < policy.duration),
@@ -119,6 +132,17 @@ def _dns_names(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> fr
                           remedy="name the webhook's Service in spec.service")
     derived = service_names(name=service["name"], namespace=service.get("namespace", namespace)) if service else ()
     return frozenset(names) | frozenset(derived)
+
+
+def _services(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> frozenset[tuple[str, str]]:
+    service = spec.get("service")
+    found = {(service.get("namespace", namespace), service["name"])} if service else set()
+    for dns_name in spec.get("dnsNames") or []:
+        name, _, rest = dns_name.partition(".")
+        home, _, suffix = rest.partition(".")
+        if suffix == "svc":
+            found.add((home, name))
+    return frozenset(found)
 
 
 def _is_dns_name(value: str) -> bool:

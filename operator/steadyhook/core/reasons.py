@@ -25,17 +25,28 @@ class Reason(enum.StrEnum):
     RENEWAL_DUE = "RenewalDue"
     SPEC_CHANGED = "SpecChanged"
     SIGNER_REPLACED = "SignerReplaced"
+    REQUESTED = "Requested"
 
     # Where the issuer stands.
     UP_TO_DATE = "UpToDate"
+    AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
     INJECTING = "Injecting"
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+
+    # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
-    ROTATION_DUE = "RotationDue"
+    STARTING_ROTATION = "StartingRotation"
+    DISTRIBUTING = "Distributing"
+    SWITCHING = "Switching"
+    ACKNOWLEDGING = "Acknowledging"
+    PROVING = "Proving"
+    RETIRING = "Retiring"
+    OVERDUE = "AcknowledgementOverdue"
+    WRONG_CERTIFICATE = "WrongCertificateServed"
 
     # How a webhook configuration stands.
     INJECTED = "Injected"

@@ -11,6 +11,7 @@ class CreateAuthority:
     replaces: facts.Secret | None
     bundle: tuple[facts.Certificate, ...]  # what is trusted besides the new CA
     reason: reasons.Reason
+    request: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,26 @@ class IssueLeaf:
     bundle: tuple[facts.Certificate, ...]
     generation: int
     reason: reasons.Reason
+    request: str | None = None
 
 
-Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AddSuccessor:
+    """Make the next CA, beside the present one: it signs nothing yet, and it is in the bundle from now on."""
+
+    secret: facts.Secret
+    bundle: tuple[facts.Certificate, ...]  # what is trusted besides the successor
+    request: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """Let the successor be the present signer, with this bundle; what is not in it any more is retired."""
+
+    secret: facts.Secret
+    successor: facts.Certificate
+    bundle: tuple[facts.Certificate, ...]
+    retired: frozenset[facts.Fingerprint]
+
+
+Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Promote

@@ -5,6 +5,7 @@ A failure is logged and the loop looks again after a pause; a conflict only mean
 """
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
 import logging
 import random
@@ -12,8 +13,10 @@ import time
 from typing import Any
 
 from steadyhook import metrics
-from steadyhook.cluster import applying, client, events, observing, paths
-from steadyhook.core import conditions, facts, issuing, policy, steps
+from steadyhook.cluster import applying, client, events, observing, paths, servers
+from steadyhook.core import conditions, facts, issuing, policy, reasons, rotation, steps
+from steadyhook.issuing import proving
+from steadyhook.pki import certificates
 from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,9 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._due = 0.0
         self._trusted_since: dict[facts.Fingerprint, float] = {}
+        self._acknowledged_since: float | None = None
+        self._waiting_since: float | None = None
+        self._announced: reasons.Reason | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
         self._injections: dict[str, list[float]] = {}
         self._absent = False
@@ -97,7 +103,7 @@ class Reconciler:
     async def _reconcile(self) -> float:
         """One pass; returns after how many seconds to look again."""
         if not await self._confirm():
-            self._trusted_since.clear()  # a new active instance measures a settle wait anew
+            self._forget_waits()
             return RESYNC_SECONDS
         manifest = await self._cluster.find(paths.certificate(self._settings.namespace, self._settings.certificate))
         if manifest is None:
@@ -105,8 +111,9 @@ class Reconciler:
             return RESYNC_SECONDS
         self._absent = False
         try:
-            wanted = policy.parse(manifest.get("spec") or {}, namespace=self._settings.namespace,
-                                  name=self._settings.certificate)
+            wanted = policy.parse(
+                manifest.get("spec") or {}, namespace=self._settings.namespace, name=self._settings.certificate,
+                annotations=manifest["metadata"].get("annotations"))
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
             return RESYNC_SECONDS
@@ -121,9 +128,9 @@ class Reconciler:
     ) -> tuple[facts.Seen, issuing.Decision]:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
         for _ in range(STEPS):
-            observation = await observing.observe(
-                self._cluster, manifest, wanted, states=self._states(), trusted_seconds=self._trusted_seconds())
+            observation = await self._observe(manifest, wanted)
             self._note_trust(observation.seen)
+            self._note_acknowledgements(observation.seen)
             decision = issuing.decide(observation.seen, wanted, _now())
             if not decision.actions:
                 return observation.seen, decision
@@ -137,12 +144,41 @@ class Reconciler:
         raise Unsettled(f"{STEPS} steps have not brought WebhookCertificate {wanted.namespace}/{wanted.name} to rest;"
                         f" the last one was {decision.reason}: {decision.message}")
 
+    async def _observe(self, manifest: client.Manifest, wanted: policy.Policy) -> observing.Observation:
+        """What the API server says, and during a rotation also what is seen on the wire."""
+        observation = await observing.observe(
+            self._cluster, manifest, wanted, states=self._states(), trusted_seconds=self._trusted_seconds(),
+            acknowledged_seconds=_seconds_since(self._acknowledged_since),
+            waiting_seconds=_seconds_since(self._waiting_since))
+        doubtful = rotation.to_be_proven(observation.seen)
+        if not doubtful:
+            return observation
+        proofs = await self._prove(observation, wanted, doubtful)
+        return dataclasses.replace(observation, seen=dataclasses.replace(
+            observation.seen, servers=tuple(dataclasses.replace(item, proof=proofs.get(item.pod_uid, item.proof))
+                                            for item in observation.seen.servers)))
+
+    async def _prove(
+        self, observation: observing.Observation, wanted: policy.Policy, doubtful: tuple[facts.Server, ...]
+    ) -> dict[str, facts.Proof]:
+        authority = observation.seen.authority
+        assert authority is not None and authority.successor is not None
+        if not self._settings.dial:
+            return {item.pod_uid: facts.Proof.SKIPPED for item in doubtful}
+        addresses = {item.pod_uid: observation.addresses[item.pod_uid] for item in doubtful
+                     if item.pod_uid in observation.addresses}
+        found = await proving.prove(
+            addresses, trusted_pem=certificates.bundle_pem([authority.successor]).decode("ascii"),
+            server_name=_server_name(wanted), proxy=self._settings.dial_proxy)
+        # Who is no endpoint is called by nobody.
+        return {item.pod_uid: found.get(item.pod_uid, facts.Proof.SKIPPED) for item in doubtful}
+
     async def _carry_out(
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
         observation: observing.Observation,
     ) -> None:
         try:
-            await applying.apply(self._cluster, action, wanted, signer=observation.signer, now=_now())
+            await applying.apply(self._cluster, action, wanted, pairs=observation.pairs, now=_now())
         except (client.Conflict, client.Invalid):
             metrics.CONFLICTS.labels(object=_object(action)).inc()
             raise
@@ -184,6 +220,21 @@ class Reconciler:
         trusted = set(issuing.trusted_everywhere(seen))
         self._trusted_since = {item: self._trusted_since.get(item, time.monotonic()) for item in trusted}
 
+    def _note_acknowledgements(self, seen: facts.Seen) -> None:
+        """Since when the leaf of the successor has been waited for, and since when everybody has served it."""
+        if not rotation.has_switched(seen):
+            self._acknowledged_since = self._waiting_since = None
+            return
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
+        self._acknowledged_since = (self._acknowledged_since or now) if complete else None
+
+    def _forget_waits(self) -> None:
+        """A new active instance measures each wait anew."""
+        self._trusted_since.clear()
+        self._acknowledged_since = self._waiting_since = None
+
     async def _report(
         self, manifest: client.Manifest, seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision
     ) -> None:
@@ -192,15 +243,22 @@ class Reconciler:
             seen=seen, wanted=wanted, decision=decision, acknowledged=await self._acknowledged(seen),
             previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
         await self._write_status(manifest, previous, status)
+        await self._announce(manifest, seen, decision)
+
+    async def _announce(self, manifest: client.Manifest, seen: facts.Seen, decision: issuing.Decision) -> None:
+        """An Event for each phase of a rotation that is waited in."""
+        before, self._announced = self._announced, decision.reason
+        if decision.reason is before or rotation.phase(seen) is reasons.Reason.NOT_ROTATING:
+            return
+        stuck = decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE)
+        await self._post(manifest, events.WARNING if stuck else events.NORMAL, decision.reason, decision.message)
 
     async def _acknowledged(self, seen: facts.Seen) -> conditions.Acknowledged:
         # From the API server's cache: the count may lag a little, and many nodes make a long list.
         nodes = await self._cluster.get(paths.manager_nodes(self._settings.namespace) + "?resourceVersion=0")
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
-        instances = [item for node in nodes["items"] for item in (node.get("status") or {}).get("instances", [])
-                     if item.get("certificate") == self._settings.certificate]
-        done = sum(1 for item in instances if fingerprint and item.get("fingerprint") == fingerprint)
-        return conditions.Acknowledged(done=done, total=len(instances))
+        done, total = servers.count(nodes["items"], self._settings.certificate, fingerprint)
+        return conditions.Acknowledged(done=done, total=total)
 
     async def _refuse(self, manifest: client.Manifest, problem: policy.InvalidSpec) -> None:
         logger.error("WebhookCertificate %s/%s: %s.", self._settings.namespace, self._settings.certificate, problem)
@@ -233,6 +291,16 @@ class Reconciler:
 
 def _object(action: steps.Step) -> str:
     return action.configuration.kind if isinstance(action, steps.InjectBundle) else "Secret"
+
+
+def _server_name(wanted: policy.Policy) -> str:
+    """The name that an endpoint has to be good for: the Service's, by which the API server calls."""
+    names = sorted(f"{name}.{namespace}.svc" for namespace, name in wanted.services)
+    return next((name for name in names if name in wanted.dns_names), min(wanted.dns_names))
+
+
+def _seconds_since(moment: float | None) -> float:
+    return time.monotonic() - moment if moment is not None else 0.0
 
 
 def _now() -> datetime.datetime:

@@ -2,7 +2,8 @@
 Secrets -> facts, and back: the layout of the two Secrets of a certificate.
 
 Leaf Secret: ``tls.crt``, ``tls.key``, ``ca.crt``, with the ready mark and the generation as annotations.
-CA Secret: ``tls.crt`` and ``tls.key`` of the present signer, ``ca-bundle.crt`` with all that is trusted.
+CA Secret: ``tls.crt`` and ``tls.key`` of the present signer, ``ca-bundle.crt`` with all that is trusted, and during a
+rotation ``next.crt`` and ``next.key`` of the next signer.
 """
 import base64
 import binascii
@@ -14,8 +15,11 @@ from steadyhook.pki import certificates
 
 SECRET_TYPE = "kubernetes.io/tls"
 CERTIFICATE, KEY, LEAF_TRUST, BUNDLE = "tls.crt", "tls.key", "ca.crt", "ca-bundle.crt"
+NEXT_CERTIFICATE, NEXT_KEY = "next.crt", "next.key"
 READY_MARK = "steadyhook.io/ready"
 GENERATION = "steadyhook.io/generation"
+RETIRED = "steadyhook.io/retired"
+REQUEST = "steadyhook.io/request"  # the request for a rotation that was taken up last
 
 Manifest = collections.abc.Mapping[str, Any]
 
@@ -51,23 +55,30 @@ def read_leaf(
         signers=certificates.signers(pair.certificate_pem, candidates.values()),
         ready_mark=annotations.get(READY_MARK),
         generation=_generation(annotations),
+        request=annotations.get(REQUEST),
     )
 
 
 def read_authority(manifest: Manifest) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
     secret = _secret(manifest)
-    salvaged = {item.fingerprint: item
-                for item in (*_salvage(manifest, BUNDLE), *_salvage(manifest, CERTIFICATE)) if item.is_ca}
+    annotations = manifest["metadata"].get("annotations") or {}
+    salvaged = {item.fingerprint: item for key in (BUNDLE, CERTIFICATE, NEXT_CERTIFICATE)
+                for item in _salvage(manifest, key)}
     bundle = tuple(salvaged.values())
+    retired = frozenset(annotations.get(RETIRED, "").split())
+    successor, successor_damaged = _successor(manifest)
     try:
         certificate = _pair(manifest).certificate
         if not certificate.is_ca:
             raise _Unreadable(reasons.Reason.NOT_A_CA, "holds a certificate that is no CA's")
     except _Unreadable as problem:
-        return facts.Authority(secret=secret, defect=_defect(secret, problem), bundle=bundle)
-    return facts.Authority(secret=secret, certificate=certificate, bundle=bundle,
-                           bundle_damaged=_is_damaged(manifest, certificate))
+        return facts.Authority(secret=secret, defect=_defect(secret, problem), bundle=bundle, retired=retired,
+                               successor=successor, successor_damaged=successor_damaged,
+                               request=annotations.get(REQUEST))
+    return facts.Authority(
+        secret=secret, certificate=certificate, bundle=bundle, bundle_damaged=_is_damaged(manifest, certificate),
+        successor=successor, successor_damaged=successor_damaged, retired=retired, request=annotations.get(REQUEST))
 
 
 def key_pair(manifest: Manifest) -> certificates.KeyPair:
@@ -78,6 +89,18 @@ def key_pair(manifest: Manifest) -> certificates.KeyPair:
         raise ValueError(problem.message) from problem
 
 
+def signing_pairs(manifest: Manifest) -> dict[facts.Fingerprint, certificates.KeyPair]:
+    """The usable pairs of a CA Secret, present and next, by the fingerprint of their certificate."""
+    pairs = {}
+    for certificate_key, key_key in ((CERTIFICATE, KEY), (NEXT_CERTIFICATE, NEXT_KEY)):
+        try:
+            pair = _pair(manifest, certificate_key, key_key)
+        except _Unreadable:
+            continue
+        pairs[pair.certificate.fingerprint] = pair
+    return pairs
+
+
 def leaf_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
     """The ``data`` of a leaf Secret."""
     return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, LEAF_TRUST: certificates.bundle_pem(bundle)})
@@ -86,6 +109,21 @@ def leaf_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts
 def authority_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
     """The ``data`` of a CA Secret."""
     return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
+
+
+def successor_data(
+    pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]
+) -> dict[str, str]:
+    """The part of a CA Secret's ``data`` that a new successor changes."""
+    return _encode({NEXT_CERTIFICATE: pair.certificate_pem, NEXT_KEY: pair.key_pem,
+                    BUNDLE: certificates.bundle_pem(bundle)})
+
+
+def promotion_data(
+    pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]
+) -> dict[str, str | None]:
+    """The part of a CA Secret's ``data`` that a promotion of the successor changes; None takes a key out."""
+    return {**authority_data(pair, bundle), NEXT_CERTIFICATE: None, NEXT_KEY: None}
 
 
 def bundle_data(bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
@@ -115,17 +153,30 @@ def _secret(manifest: Manifest) -> facts.Secret:
         recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")))
 
 
-def _pair(manifest: Manifest) -> certificates.KeyPair:
+def _successor(manifest: Manifest) -> tuple[facts.Certificate | None, bool]:
+    """The next signer, and whether there is one that cannot be used."""
+    data = manifest.get("data") or {}
+    if NEXT_CERTIFICATE not in data and NEXT_KEY not in data:
+        return None, False
+    try:
+        certificate = _pair(manifest, NEXT_CERTIFICATE, NEXT_KEY).certificate
+    except _Unreadable:
+        return None, True
+    return (certificate, False) if certificate.is_ca else (None, True)
+
+
+def _pair(manifest: Manifest, certificate_key: str = CERTIFICATE, key_key: str = KEY) -> certificates.KeyPair:
     if manifest.get("type") != SECRET_TYPE:
         raise _Unreadable(reasons.Reason.WRONG_TYPE, f"is of type {manifest.get('type')!r}, expected {SECRET_TYPE!r}")
-    pair = certificates.KeyPair(certificate_pem=_bytes(manifest, CERTIFICATE), key_pem=_bytes(manifest, KEY))
+    pair = certificates.KeyPair(certificate_pem=_bytes(manifest, certificate_key), key_pem=_bytes(manifest, key_key))
     try:
         matches = certificates.matches(pair)
     except certificates.NotPem as problem:
-        raise _Unreadable(reasons.Reason.NOT_PEM, f"has {CERTIFICATE} or {KEY} that cannot be read: {problem}"
-                          ) from problem
+        raise _Unreadable(reasons.Reason.NOT_PEM, f"has {certificate_key} or {key_key} that cannot be read:"
+                          f" {problem}") from problem
     if not matches:
-        raise _Unreadable(reasons.Reason.KEY_MISMATCH, f"has a {KEY} that does not belong to its {CERTIFICATE}")
+        raise _Unreadable(reasons.Reason.KEY_MISMATCH,
+                          f"has a {key_key} that does not belong to its {certificate_key}")
     return pair
 
 

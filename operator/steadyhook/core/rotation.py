@@ -1,0 +1,106 @@
+"""
+Rotation of the CA: rows 4 to 6 of the issuer's table, each step safe by itself and found again after any crash.
+
+::
+
+    NotRotating --due or asked for--> Distributing: the next CA is in the bundle, every configuration gets it
+        ^                                 | everywhere, and settled
+        |                             Switching: the leaf is signed by the next CA
+        |                                 | written
+        |                             Acknowledging: every server serves it, or its pod is gone
+        |                                 | all, seen on the wire, and settled
+        +------- the old CA leaves ---- Retiring
+
+Where it stands is in the objects alone: a successor in the CA Secret, and who signed the leaf. It never goes backwards.
+"""
+import datetime
+
+from steadyhook.core import facts, policy, reasons
+
+DEADLINE_SECONDS = 6 * 3600.0
+"""After so long without every acknowledgement the wait is overdue; it goes on, since the CAs overlap for weeks."""
+
+
+def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    """Why the CA has to be rotated, or None. Needs a usable CA without a successor."""
+    assert seen.authority is not None and seen.authority.certificate is not None
+    certificate = seen.authority.certificate
+    if now >= certificate.not_after - wanted.ca_renew_before:
+        return facts.Defect(reason=reasons.Reason.RENEWAL_DUE,
+                            message=f"the CA ends at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    if seen.authority.successor_damaged:
+        return facts.Defect(reason=reasons.Reason.NOT_PEM, message="the next CA in the CA Secret is damaged")
+    if wanted.rotate_authority is not None and wanted.rotate_authority != seen.authority.request:
+        return facts.Defect(reason=reasons.Reason.REQUESTED,
+                            message=f"{policy.ROTATE_AUTHORITY} asks for it ({wanted.rotate_authority!r})")
+    return None
+
+
+def has_switched(seen: facts.Seen) -> bool:
+    """Whether leaves are signed by the successor already."""
+    successor = seen.authority.successor if seen.authority else None
+    if successor is None:
+        return False
+    by_leaf = seen.leaf is not None and seen.leaf.defect is None and successor.fingerprint in seen.leaf.signers
+    return by_leaf or seen.last_signer == successor.fingerprint
+
+
+def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.Configuration, ...]:
+    """The configurations, also those that cannot be written, in which a webhook does not trust the certificate."""
+    return tuple(
+        item for item in seen.configurations
+        if any(certificate.fingerprint not in {one.fingerprint for one in entry.trusted} for entry in item.entries))
+
+
+def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:
+    """
+    The servers that do not say that they serve the Secret's leaf.
+
+    For one that says nothing at all, because it is no instance of ours, what was seen on the wire counts.
+    """
+    served = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
+    return tuple(item for item in seen.servers if served is None or (
+        item.proof is not facts.Proof.GOOD if item.fingerprint is None else item.fingerprint != served))
+
+
+def wrong(seen: facts.Seen) -> tuple[facts.Server, ...]:
+    """The servers that were seen to serve something that would not be trusted afterwards."""
+    return tuple(item for item in seen.servers if item.proof is facts.Proof.WRONG)
+
+
+def unproven(seen: facts.Seen) -> tuple[facts.Server, ...]:
+    """The servers that nobody has looked at on the wire yet."""
+    return tuple(item for item in seen.servers if item.proof is None)
+
+
+def unreachable(seen: facts.Seen) -> tuple[facts.Server, ...]:
+    """The servers that could not be looked at; their word has to do."""
+    return tuple(item for item in seen.servers if item.proof is facts.Proof.UNREACHABLE)
+
+
+def to_be_proven(seen: facts.Seen) -> tuple[facts.Server, ...]:
+    """Whom to look at on the wire now: first those that say nothing, and everyone before the old CA leaves."""
+    if not has_switched(seen):
+        return ()
+    silent = tuple(item for item in seen.servers if item.fingerprint is None)
+    talking = [item for item in unacknowledged(seen) if item.fingerprint is not None]
+    return silent if talking else seen.servers
+
+
+def phase(seen: facts.Seen) -> reasons.Reason:
+    """The name of the phase that the objects are in, whatever is being done at the moment."""
+    if seen.authority is None or seen.authority.successor is None:
+        return reasons.Reason.NOT_ROTATING
+    if not has_switched(seen):
+        return reasons.Reason.DISTRIBUTING
+    return reasons.Reason.ACKNOWLEDGING if unacknowledged(seen) else reasons.Reason.RETIRING
+
+
+def progress(seen: facts.Seen) -> str:
+    """How far the acknowledgements have come, with the first names that are waited for."""
+    missing = unacknowledged(seen)
+    text = f"{len(seen.servers) - len(missing)}/{len(seen.servers)} acknowledged"
+    if not missing:
+        return text
+    names = ", ".join(item.name for item in missing[:5])
+    return f"{text}, waiting for {names}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

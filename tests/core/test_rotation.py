@@ -1,0 +1,181 @@
+"""Rotation of the CA, step by step: trust before use, acknowledged before anything leaves, never backwards."""
+import dataclasses
+import datetime
+
+import pytest
+
+from core import builders
+from core.builders import NOW
+from steadyhook.core import facts, issuing, reasons, rotation, steps
+
+OLD, NEW = builders.ca("old", age=datetime.timedelta(days=9)), builders.ca("new")
+BY_OLD = builders.leaf(signer=OLD)
+BY_NEW = builders.leaf(signer=NEW, trusted=(OLD, NEW), cert=builders.certificate("by-new"))
+BOTH = (builders.configuration(OLD, NEW),)
+SERVER = facts.Server(pod_uid="1", name="node-1", fingerprint=BY_NEW.certificate.fingerprint, proof=facts.Proof.GOOD)
+ASKED = {"rotate_authority": "now"}
+
+
+def seen(**changes: object) -> facts.Seen:
+    """The middle of a rotation: the successor is there and trusted, the leaf is still the old CA's."""
+    return dataclasses.replace(
+        facts.Seen(leaf=BY_OLD, authority=builders.authority(OLD, NEW, successor=NEW, request="now"),
+                   configurations=BOTH, last_generation=100, last_signer=OLD.fingerprint,
+                   trusted_seconds={OLD.fingerprint: 60.0, NEW.fingerprint: 60.0}),
+        **changes)
+
+
+def switched(*servers: facts.Server, **changes: object) -> facts.Seen:
+    return seen(**{"leaf": BY_NEW, "last_signer": NEW.fingerprint, "servers": servers, **changes})
+
+
+def decide(state: facts.Seen, **policy: object) -> issuing.Decision:
+    return issuing.decide(state, dataclasses.replace(builders.wanted(), **{**ASKED, **policy}), NOW)
+
+
+def only(decision: issuing.Decision) -> steps.Step:
+    assert len(decision.actions) == 1, decision
+    return decision.actions[0]
+
+
+def test_it_begins_when_the_ca_is_due_or_when_it_is_asked_for_once() -> None:
+    before = seen(authority=builders.authority(OLD), configurations=(builders.configuration(OLD),))
+    begun = only(decide(before))
+    assert isinstance(begun, steps.AddSuccessor)
+    assert (begun.bundle, begun.request) == ((OLD,), "now")
+    assert decide(before, rotate_authority=None).actions == ()
+    due = dataclasses.replace(OLD, not_after=NOW + datetime.timedelta(hours=17519))
+    ending = seen(authority=builders.authority(due), configurations=(builders.configuration(due),),
+                  leaf=builders.leaf(signer=due))
+    assert isinstance(only(decide(ending, rotate_authority=None)), steps.AddSuccessor)
+
+
+def test_a_request_that_was_taken_up_is_not_taken_up_again() -> None:
+    after = seen(authority=builders.authority(NEW, request="now"), configurations=(builders.configuration(NEW),),
+                 leaf=builders.leaf(signer=NEW), last_signer=NEW.fingerprint)
+    assert decide(after).actions == ()
+    assert isinstance(only(decide(after, rotate_authority="again")), steps.AddSuccessor)
+
+
+def test_the_new_ca_is_injected_before_it_signs() -> None:
+    inject = only(decide(seen(configurations=(builders.configuration(OLD),))))
+    assert isinstance(inject, steps.InjectBundle)
+    assert set(inject.bundle) == {OLD, NEW}
+
+
+def test_the_switch_waits_until_the_new_ca_has_settled() -> None:
+    unsettled = decide(seen(trusted_seconds={OLD.fingerprint: 60.0, NEW.fingerprint: 9.0}))
+    assert (unsettled.actions, unsettled.reason) == ((), reasons.Reason.DISTRIBUTING)
+    issue = only(decide(seen()))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert (issue.signer, set(issue.bundle)) == (NEW, {OLD, NEW})
+
+
+def test_the_switch_waits_for_a_configuration_that_cannot_be_written() -> None:
+    blocked = builders.configuration(OLD, name="blocked", state=facts.ConfigurationState.FORBIDDEN)
+    decision = decide(seen(configurations=(*BOTH, blocked)))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.DISTRIBUTING)
+    assert "blocked" in decision.message
+
+
+def test_a_renewal_during_the_wait_for_trust_is_signed_by_the_ca_in_use() -> None:
+    blocked = builders.configuration(OLD, name="blocked", state=facts.ConfigurationState.FORBIDDEN)
+    issue = only(decide(seen(leaf=None, configurations=(*BOTH, blocked))))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == OLD
+
+
+def test_a_repair_after_the_switch_is_signed_by_the_new_ca_even_when_the_leaf_is_gone() -> None:
+    issue = only(decide(switched(leaf=None, trusted_seconds={})))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == NEW
+
+
+@pytest.mark.parametrize("laggard", [
+    facts.Server(pod_uid="2", name="node-2", fingerprint=BY_OLD.certificate.fingerprint),
+    facts.Server(pod_uid="2", name="node-2"),
+    facts.Server(pod_uid="2", name="node-2", proof=facts.Proof.UNREACHABLE),
+])
+def test_one_server_that_has_not_acknowledged_keeps_the_old_ca(laggard: facts.Server) -> None:
+    decision = decide(switched(SERVER, laggard, acknowledged_seconds=60.0))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.ACKNOWLEDGING)
+    assert decision.message == "1/2 acknowledged, waiting for node-2"
+
+
+def test_a_wait_of_hours_is_overdue_and_goes_on() -> None:
+    laggard = facts.Server(pod_uid="2", name="node-2")
+    decision = decide(switched(SERVER, laggard, waiting_seconds=rotation.DEADLINE_SECONDS))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.OVERDUE)
+
+
+def test_a_server_that_says_nothing_is_believed_on_the_wire() -> None:
+    foreign = facts.Server(pod_uid="2", name="10.0.0.2", proof=facts.Proof.GOOD)
+    assert isinstance(only(decide(switched(SERVER, foreign, acknowledged_seconds=60.0))), steps.Promote)
+
+
+def test_a_wrong_certificate_on_the_wire_keeps_the_old_ca_whatever_was_said() -> None:
+    liar = dataclasses.replace(SERVER, pod_uid="2", name="node-2", proof=facts.Proof.WRONG)
+    decision = decide(switched(SERVER, liar, acknowledged_seconds=60.0))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.WRONG_CERTIFICATE)
+
+
+def test_nobody_is_believed_before_somebody_looked() -> None:
+    decision = decide(switched(dataclasses.replace(SERVER, proof=None), acknowledged_seconds=60.0))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.PROVING)
+
+
+def test_an_unreachable_server_that_has_acknowledged_blocks_nothing_but_is_named() -> None:
+    hidden = dataclasses.replace(SERVER, proof=facts.Proof.UNREACHABLE)
+    waiting = decide(switched(hidden, acknowledged_seconds=1.0))
+    assert "not reachable to be looked at: node-1" in waiting.message
+    assert isinstance(only(decide(switched(hidden, acknowledged_seconds=60.0))), steps.Promote)
+
+
+def test_the_old_ca_leaves_after_everyone_has_settled_on_the_new_one() -> None:
+    early = decide(switched(SERVER, acknowledged_seconds=9.0))
+    assert (early.actions, early.reason) == ((), reasons.Reason.RETIRING)
+    promote = only(decide(switched(SERVER, acknowledged_seconds=10.0)))
+    assert isinstance(promote, steps.Promote)
+    assert promote.bundle == (NEW,)
+    assert promote.retired == {OLD.fingerprint}
+
+
+def test_what_has_left_does_not_come_back_from_the_leaf_secret_and_is_taken_out_of_the_configurations() -> None:
+    done = seen(leaf=BY_NEW, last_signer=NEW.fingerprint,
+                authority=builders.authority(NEW, retired=frozenset({OLD.fingerprint}), request="now"))
+    inject = only(decide(done))
+    assert isinstance(inject, steps.InjectBundle)
+    assert inject.bundle == (NEW,)
+    assert decide(dataclasses.replace(done, configurations=(builders.configuration(NEW),))).actions == ()
+
+
+def test_a_present_ca_that_cannot_sign_any_more_is_replaced_by_its_successor_and_stays_trusted() -> None:
+    broken = builders.authority(OLD, NEW, successor=NEW, certificate=None, defect=facts.Defect(
+        reason=reasons.Reason.KEY_MISMATCH, message="damaged"))
+    promote = only(decide(seen(authority=broken)))
+    assert isinstance(promote, steps.Promote)
+    assert set(promote.bundle) == {OLD, NEW}
+
+
+def test_a_damaged_successor_is_made_anew() -> None:
+    damaged = builders.authority(OLD, NEW, successor=None, successor_damaged=True, request="now")
+    begun = only(decide(seen(authority=damaged)))
+    assert isinstance(begun, steps.AddSuccessor)
+    assert NEW in begun.bundle
+
+
+def test_a_request_for_a_new_leaf_is_fulfilled_once() -> None:
+    quiet = seen(authority=builders.authority(OLD, request="now"), configurations=(builders.configuration(OLD),))
+    issue = only(decide(quiet, rotate_leaf="please"))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert (issue.reason, issue.request) == (reasons.Reason.REQUESTED, "please")
+    fulfilled = dataclasses.replace(quiet, leaf=dataclasses.replace(BY_OLD, request="please"))
+    assert decide(fulfilled, rotate_leaf="please").actions == ()
+
+
+def test_everybody_is_looked_at_only_when_all_have_said_yes_and_the_silent_ones_before() -> None:
+    silent = facts.Server(pod_uid="2", name="x")
+    behind = facts.Server(pod_uid="3", name="y", fingerprint=BY_OLD.certificate.fingerprint)
+    assert rotation.to_be_proven(seen(servers=(SERVER,))) == ()
+    assert rotation.to_be_proven(switched(SERVER, silent, behind)) == (silent,)
+    assert rotation.to_be_proven(switched(SERVER, silent)) == (SERVER, silent)
