@@ -198,3 +198,17 @@ def _run_with_progress(
 def _read_lines(process: "subprocess.Popen[str]", lines: list[str]) -> None:
     assert process.stdout is not None
     lines.extend(line.strip() for line in process.stdout)
+
+
+def main() -> int:
+    """`python -m devcluster.binaries`: find or build the programs, so that what comes next does not have to wait."""
+    try:
+        find(lambda line: print(line, file=sys.stderr, flush=True))
+    except BinariesError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
