@@ -86,16 +86,15 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
     """
     By JSON patch: the entries stay the user's own, to change or to drop (an applied caBundle would co-own them).
 
-    It tests the resourceVersion and each entry's name, so that it never writes into an entry that has moved.
+    It tests the resourceVersion and each entry's guard, so that it never writes into an entry that has moved.
     """
     configuration = action.configuration
     encoded = secrets.write_ca_bundle(action.bundle)
     operations: list[client.Manifest] = [
         {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
-    for index, entry in enumerate(configuration.entries):
-        operations += [
-            {"op": "test", "path": f"/webhooks/{index}/name", "value": entry.name},
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded},
-        ]
+    for entry in configuration.entries:
+        path, value = entry.guard
+        operations += [{"op": "test", "path": path, "value": value},
+                       {"op": "add", "path": entry.pointer, "value": encoded}]
     await cluster.patch(paths.configuration(configuration.kind, configuration.name), operations)
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
