@@ -15,8 +15,9 @@ async def apply(
     signer: certificates.KeyPair | None, now: datetime.datetime,
 ) -> None:
     """
-    Carry out one action. Raises :class:`client.Conflict` (or Invalid, from the test of a patch) when the world has
-    changed since it was decided: then it has to be observed and decided again, never retried.
+    Carry out one action. Raises :class:`client.Conflict` when the world has changed since it was decided: then it has
+    to be observed and decided again, never retried. Raises other kinds of :class:`client.APIError`; for an injection
+    they are not about the object's state: :class:`client.Forbidden` is any refusal of the change itself.
     """
     match action:
         case steps.CreateAuthority():
@@ -24,8 +25,9 @@ async def apply(
             data = secrets.authority_data(pair, (pair.certificate, *action.bundle))
             await _write_secret(cluster, wanted, wanted.authority_secret_name, action.replaces, data, {})
         case steps.ExtendBundle():
-            await _update_secret(cluster, wanted, action.secret,
-                                 {"data": secrets.bundle_data(action.bundle)})
+            assert signer is not None, "no signer was observed"
+            data = secrets.authority_data(signer, action.bundle)
+            await _write_secret(cluster, wanted, wanted.authority_secret_name, action.secret, data, {})
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
@@ -79,5 +81,21 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
             {"op": "test", "path": f"/webhooks/{index}/name", "value": entry.name},
             {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded},
         ]
-    await cluster.patch(paths.configuration(configuration.kind, configuration.name), operations)
+    path = paths.configuration(configuration.kind, configuration.name)
+    try:
+        await cluster.patch(path, operations)
+    except (client.Conflict, client.Forbidden, client.Unreachable):
+        raise
+    except client.APIError as error:
+        raise await _explain_refusal(cluster, path, configuration, error) from error
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
+
+
+async def _explain_refusal(
+    cluster: client.Cluster, path: str, configuration: facts.Configuration, error: client.APIError
+) -> client.APIError:
+    """A failed test of the patch and a policy that is against it are both answered 422: the object tells them apart."""
+    current = await cluster.find(path)
+    unchanged = current is not None and current["metadata"]["resourceVersion"] == configuration.resource_version
+    kind = client.Forbidden if unchanged else client.Conflict
+    return kind(method=error.method, path=error.path, status=error.status, message=error.message)

@@ -43,7 +43,7 @@ def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> D
     return Decision(
         reason=reasons.Reason.UP_TO_DATE,
         message=f"generation {seen.leaf.generation} is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-        wake_at=renewal_time(seen.leaf.certificate, wanted),
+        wake_at=_renewal_time(seen, wanted),
     )
 
 
@@ -85,12 +85,6 @@ def leaf_defect(
     if seen.leaf is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
     return next((defect for check in _LEAF_CHECKS if (defect := check(seen, wanted, now)) is not None), None)
-
-
-def renewal_time(certificate: facts.Certificate, wanted: policy.Policy) -> datetime.datetime:
-    """When a leaf is due; one that its CA's end cut short is renewed in the last third of its life at the latest."""
-    life = certificate.not_after - certificate.not_before
-    return certificate.not_after - min(wanted.renew_before, life / 3)
 
 
 def _authority(
@@ -242,24 +236,34 @@ def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime
 
 def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.leaf.certificate is not None
-    assert seen.authority is not None and seen.authority.certificate is not None
     certificate = seen.leaf.certificate
     if certificate.key_algorithm != wanted.algorithm:
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf has a key of {certificate.key_algorithm}, the spec wants {wanted.algorithm}")
     life = certificate.not_after - certificate.not_before - BACKDATE
-    cut_short = certificate.not_after >= seen.authority.certificate.not_after
-    if life != wanted.duration and not (cut_short and life < wanted.duration):
+    if life != wanted.duration and not (_is_cut_short(seen) and life < wanted.duration):
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf was issued for {life}, the spec wants {wanted.duration}")
     return None
 
 
-def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+def _renewal_time(seen: facts.Seen, wanted: policy.Policy) -> datetime.datetime:
+    """When the leaf is due. One cut short by the end of its CA waits for a new CA: another would end as soon."""
     assert seen.leaf is not None and seen.leaf.certificate is not None
-    due = renewal_time(seen.leaf.certificate, wanted)
+    return seen.leaf.certificate.not_after if _is_cut_short(seen) else (
+        seen.leaf.certificate.not_after - wanted.renew_before)
+
+
+def _is_cut_short(seen: facts.Seen) -> bool:
+    assert seen.leaf is not None and seen.leaf.certificate is not None
+    assert seen.authority is not None and seen.authority.certificate is not None
+    return seen.leaf.certificate.not_after >= seen.authority.certificate.not_after
+
+
+def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    due = _renewal_time(seen, wanted)
     if now >= due:
         return facts.Defect(
             reason=reasons.Reason.RENEWAL_DUE,

@@ -16,6 +16,8 @@ SECRET_TYPE = "kubernetes.io/tls"
 CERTIFICATE, KEY, LEAF_TRUST, BUNDLE = "tls.crt", "tls.key", "ca.crt", "ca-bundle.crt"
 READY_MARK = "steadyhook.io/ready"
 GENERATION = "steadyhook.io/generation"
+GENERATION_DIGITS = 18
+"""So that it fits into the int64 of a status, wherever an absurd one came from."""
 
 Manifest = collections.abc.Mapping[str, Any]
 
@@ -41,13 +43,13 @@ def read_leaf(
         pair = _pair(manifest)
         trusted = _certificates(manifest, LEAF_TRUST)
     except _Unreadable as problem:
-        return facts.Leaf(secret=secret, defect=_defect(secret, problem), trusted=_salvage(manifest, LEAF_TRUST),
-                          generation=_generation(annotations))
+        return facts.Leaf(secret=secret, defect=_defect(secret, problem),
+                          trusted=_authorities(_salvage(manifest, LEAF_TRUST)), generation=_generation(annotations))
     candidates = {item.fingerprint: item for item in (*trusted, *authorities)}
     return facts.Leaf(
         secret=secret,
         certificate=pair.certificate,
-        trusted=tuple(item for item in trusted if item.is_ca),
+        trusted=_authorities(trusted),
         signers=certificates.signers(pair.certificate_pem, candidates.values()),
         ready_mark=annotations.get(READY_MARK),
         generation=_generation(annotations),
@@ -57,8 +59,9 @@ def read_leaf(
 def read_authority(manifest: Manifest) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
     secret = _secret(manifest)
-    salvaged = {item.fingerprint: item
-                for item in (*_salvage(manifest, BUNDLE), *_salvage(manifest, CERTIFICATE)) if item.is_ca}
+    # A bundle may hold what is no CA's: the self-signed certificate of a webhook that was taken over.
+    signers = (item for item in _salvage(manifest, CERTIFICATE) if item.is_ca)
+    salvaged = {item.fingerprint: item for item in (*_salvage(manifest, BUNDLE), *signers)}
     bundle = tuple(salvaged.values())
     try:
         certificate = _pair(manifest).certificate
@@ -86,11 +89,6 @@ def leaf_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts
 def authority_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
     """The ``data`` of a CA Secret."""
     return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
-
-
-def bundle_data(bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
-    """The part of a CA Secret's ``data`` that holds the trust bundle."""
-    return _encode({BUNDLE: certificates.bundle_pem(bundle)})
 
 
 def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
@@ -164,12 +162,16 @@ def _salvage(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]:
             found.extend(certificates.parse(block[max(begin, 0):] + marker))
         except certificates.NotPem:
             continue
+    return tuple(found)
+
+
+def _authorities(found: collections.abc.Iterable[facts.Certificate]) -> tuple[facts.Certificate, ...]:
     return tuple(item for item in found if item.is_ca)
 
 
 def _generation(annotations: collections.abc.Mapping[str, str]) -> int | None:
     text = annotations.get(GENERATION, "")
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) <= GENERATION_DIGITS else None
 
 
 def _defect(secret: facts.Secret, problem: _Unreadable) -> facts.Defect:
