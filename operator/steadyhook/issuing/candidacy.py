@@ -9,6 +9,7 @@ import collections.abc
 import datetime
 import logging
 import random
+import time
 
 import kopf
 
@@ -141,6 +142,7 @@ class Candidacy:
             await asyncio.shield(watching.stop())
 
     async def _keep_seat(self, watching: embedding.EmbeddedOperator, reconciler: reconciling.Reconciler) -> None:
+        last_read = time.monotonic()
         while watching.alive:
             await asyncio.sleep(self._settings.peering_lifetime / 2)
             if self._standalone:
@@ -148,7 +150,10 @@ class Candidacy:
             before = self._role
             records = await self._records()
             if records is None:
+                if time.monotonic() - last_read > self._settings.peering_lifetime:
+                    self._change_role(election.Role.CANDIDATE)  # by now another one is active, for all it knows
                 continue
+            last_read = time.monotonic()
             if election.is_surplus(records, identity=self._identity, seats=self._settings.seats, now=_now()):
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
                 return
