@@ -15,13 +15,15 @@ import kopf
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 10.0
+"""After an outage everything is as it should be within about this time; no more often than a kubelet's own reports."""
+
 THREAD_PREFIX = "kopf-"
 
 
 class EndlessBackoffs(collections.abc.Iterable[float]):
     """
-    Retry delays in seconds that grow to half a minute and never end, with jitter.
+    Retry delays in seconds that grow to LONGEST_PAUSE_SECONDS and never end, with jitter.
 
     With kopf's own finite list an operator exits after about a minute of a failing API server.
     """

@@ -157,7 +157,7 @@ class Candidacy:
             if election.is_surplus(records, identity=self._identity, seats=self._settings.seats, now=_now()):
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
                 return
-            if election.role(records, identity=self._identity, now=_now()) is not before:
+            if self._standing(records) is not before:
                 reconciler.wake()
 
     async def _confirm(self) -> bool:
@@ -174,8 +174,12 @@ class Candidacy:
         return role is election.Role.ACTIVE
 
     async def _read_role(self) -> election.Role:
-        manifest = await self._cluster.get(self._path)
-        return election.role(peering.parse(manifest), identity=self._identity, now=_now())
+        return self._standing(peering.parse(await self._cluster.get(self._path)))
+
+    def _standing(self, records: tuple[election.Record, ...]) -> election.Role:
+        """Active or candidate: a holder whose record has expired stands by until kopf has renewed it."""
+        role = election.role(records, identity=self._identity, now=_now())
+        return role if role is election.Role.ACTIVE else election.Role.CANDIDATE
 
     async def _records(self) -> tuple[election.Record, ...] | None:
         try:

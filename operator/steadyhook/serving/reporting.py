@@ -10,7 +10,7 @@ import logging
 import random
 
 from steadyhook import metrics
-from steadyhook.cluster import client, events, paths
+from steadyhook.cluster import client, embedding, events, paths
 from steadyhook.core import election, reasons, reporting, serving
 from steadyhook.settings import Settings
 
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 RETRACT_SECONDS = 2.0
 NEIGHBOUR_SECONDS = 60.0
 """How often to look whether the other pods in the list still exist; one that was killed cannot say goodbye."""
-LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Reporter:
@@ -69,7 +68,7 @@ class Reporter:
                                self._settings.instance.node_name, error)
                 self._changed.set()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 2, embedding.LONGEST_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
         pause = NEIGHBOUR_SECONDS * random.uniform(0.5, 1.0) if self._has_neighbours else None
@@ -135,7 +134,7 @@ class Reporter:
     async def _find_gone(self, instances: list[reporting.Entry]) -> frozenset[str]:
         """The other pods in the list that are gone: the former one of this node, as a rule."""
         neighbours = [item for item in instances if self._is_neighbour(item)]
-        gone = set()
+        gone: set[str] = set()
         for item in neighbours:
             try:
                 pod = await self._cluster.find(paths.pod(self._settings.namespace, item["podName"]))
