@@ -53,6 +53,7 @@ class Keeper:
         if verdict.swap and leaf is not None and (defect := self._swap(leaf)) is not None:
             leaf = dataclasses.replace(leaf, defect=defect)
             verdict = self._judge_leaf(leaf)
+        verdict = dataclasses.replace(verdict, swap=False)  # it is done; seen again, the same Secret is no news
         self._served = verdict.served
         self._set_readiness(verdict)
         self._set_alarm(verdict.wake_at)
