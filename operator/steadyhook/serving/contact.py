@@ -1,8 +1,8 @@
 """
 How long ago this server last heard from the API server, and the rare read that keeps it in touch.
 
-A server that was stopped or cut off for hours may hold a certificate whose CA is about to leave: a rotation waits for it
-as long as its pod exists, but whoever comes back has to read the Secret before it gets requests again.
+A server that was stopped or cut off for hours may hold a certificate whose CA is about to leave. A rotation waits for
+it as long as its pod exists, but whoever comes back has to read the Secret before it gets requests again.
 """
 import asyncio
 import collections.abc
@@ -41,7 +41,7 @@ class Contact:
         """Why this server should not be called, or None; to be asked at each readiness probe."""
         if self.silence() < LONGEST_SILENCE_SECONDS:
             return None
-        return (f"no contact to the API server for {self.silence() / 3600:.1f} h, so the certificate may be out of date;"
+        return (f"no contact to the API server for {self.silence() / 3600:.1f} h, so the certificate may be old;"
                 " ready again after one successful read")
 
     async def keep(self, read: Read) -> None:

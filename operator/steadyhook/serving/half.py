@@ -14,8 +14,6 @@ from steadyhook.serving import admission, contact, keeping, readiness, reporting
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE_SECONDS = 30.0
-
 
 class AdmissionServer(admission.AdmissionServer):
     """
