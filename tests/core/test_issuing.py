@@ -131,7 +131,6 @@ def test_a_leaf_cut_short_by_the_end_of_its_ca_is_not_renewed_as_that_would_chan
                   configurations=(builders.configuration(ending),))
     decision = decide(seen)
     assert not any(isinstance(item, steps.IssueLeaf) for item in decision.actions)
-    assert decision.wake_at == ending.not_after
 
 
 def test_a_leaf_is_renewed_as_early_as_the_spec_says() -> None:
