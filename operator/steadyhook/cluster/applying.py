@@ -8,6 +8,7 @@ from steadyhook.cluster import client, paths
 from steadyhook.core import facts, policy, steps
 from steadyhook.pki import certificates, minting, secrets
 
+MANAGER = "steadyhook"  # of the fields that are written by patch
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
 
 
@@ -118,12 +119,27 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
                        {"op": "add", "path": entry.pointer, "value": encoded}]
     path = paths.configuration(configuration.kind, configuration.name)
     try:
-        await cluster.patch(path, operations)
+        written = await cluster.patch(f"{path}?fieldManager={MANAGER}", operations)
     except (client.Conflict, client.Forbidden, client.Unreachable):
         raise
     except client.APIError as error:
         raise await _explain_refusal(cluster, path, configuration, error) from error
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
+    if configuration.kind == "CustomResourceDefinition":
+        await _disown(cluster, path, written)
+
+
+async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) -> None:
+    """
+    Let the bundle belong to nobody: a definition whose owner applies strategy None would keep it, and be invalid.
+
+    Entries of a list go as a whole, so webhook configurations do not need this.
+    """
+    metadata = written["metadata"]
+    kept = [item for item in metadata.get("managedFields", []) if item["manager"] != MANAGER]
+    await cluster.patch(f"{path}?fieldManager={MANAGER}", [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+        {"op": "replace", "path": "/metadata/managedFields", "value": kept}])
 
 
 async def _explain_refusal(

@@ -10,7 +10,7 @@ import kopf
 from steadyhook import settings as process_settings
 from steadyhook.cluster import client, embedding, paths
 from steadyhook.core import election
-from steadyhook.serving import admission, contact, keeping, readiness, reporting, tls
+from steadyhook.serving import admission, contact, keeping, readiness, reporting, routing, tls
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class AdmissionServer(admission.AdmissionServer):
     WebhookCertificate once that is marked ready, and reports to the ManagerNode of its node. ``settings`` are read
     from the environment when left out (see the README); leave kopf's ``settings.admission.managed`` unset.
 
-    ``routes``: aiohttp handlers by path, for requests that are not kopf's.
+    ``routes``: aiohttp handlers by path, for requests that are not kopf's, besides those of :func:`steadyhook.route`.
     Raises :class:`steadyhook.settings.SettingsError`.
     """
 
@@ -48,7 +48,7 @@ class AdmissionServer(admission.AdmissionServer):
             port=self._settings.webhook_port,
             health_port=self._settings.health_port,
             drain_seconds=self._settings.drain_seconds,
-            routes=routes,
+            routes={**routing.ROUTES, **(routes or {})},
             on_start=self._start,
             on_drain=on_drain,
             liveness=self._trouble,
