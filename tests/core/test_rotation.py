@@ -179,3 +179,28 @@ def test_everybody_is_looked_at_only_when_all_have_said_yes_and_the_silent_ones_
     assert rotation.to_be_proven(seen(servers=(SERVER,))) == ()
     assert rotation.to_be_proven(switched(SERVER, silent, behind)) == (silent,)
     assert rotation.to_be_proven(switched(SERVER, silent)) == (SERVER, silent)
+
+
+PROVIDED = {"authority_name": "own-ca", "rotate_authority": None}
+
+
+def test_a_provided_ca_is_taken_and_not_made() -> None:
+    create = only(decide(facts.Seen(leaf=None, authority=None, provided=NEW), **PROVIDED))
+    assert isinstance(create, steps.CreateAuthority)
+    assert create.provided == NEW
+
+
+def test_nothing_is_made_by_guess_while_the_provided_ca_cannot_be_used() -> None:
+    defect = facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="Secret own-ca does not exist")
+    decision = decide(facts.Seen(leaf=None, authority=None, provided_defect=defect), **PROVIDED)
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.PROVIDED_UNUSABLE)
+
+
+def test_another_provided_ca_is_rotated_in_and_one_that_is_gone_changes_nothing() -> None:
+    steady = seen(authority=builders.authority(OLD), configurations=(builders.configuration(OLD),))
+    begun = only(decide(dataclasses.replace(steady, provided=NEW), **PROVIDED))
+    assert isinstance(begun, steps.AddSuccessor)
+    assert begun.provided == NEW
+    assert decide(dataclasses.replace(steady, provided=OLD), **PROVIDED).actions == ()
+    gone = facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="gone")
+    assert decide(dataclasses.replace(steady, provided_defect=gone), **PROVIDED).actions == ()

@@ -1,4 +1,5 @@
 """Rotation of the CA on the real control plane: nobody notices, and nothing leaves before everyone has moved."""
+import datetime
 import signal
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from devcluster import waiting
 from scenarios import installation
 from scenarios.conftest import Install
-from steadyhook.pki import certificates, secrets
+from steadyhook.core import policy
+from steadyhook.pki import certificates, minting, secrets
 
 pytestmark = pytest.mark.cluster
 
@@ -127,3 +129,36 @@ def test_a_rotation_survives_the_death_of_the_active_instance_at_each_phase(inst
     authority = secrets.read_authority(installed.secret(installation.AUTHORITY) or {})
     assert authority.certificate is not None
     assert certificates.signers(pair.certificate_pem, [authority.certificate])
+
+
+def test_a_ca_of_the_users_own_is_rotated_in_and_signs(serving: installation.Installation) -> None:
+    before = authorities(serving)
+    own = minting.mint_authority(policy.parse(
+        {"secretName": "own", "dnsNames": ["own.example"]}, namespace="x", name="own"),
+        now=datetime.datetime.now(datetime.UTC))
+    serving.apply([
+        {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+         "metadata": {"name": "own-ca", "namespace": serving.namespace},
+         "stringData": {"tls.crt": own.certificate_pem.decode(), "tls.key": own.key_pem.decode()}},
+    ])
+    path = (f"/apis/steadyhook.io/v1alpha1/namespaces/{serving.namespace}/webhookcertificates/"
+            f"{installation.CERTIFICATE}")
+    serving.cluster.request("PATCH", path, {"spec": {"authority": {"secretName": "own-ca"}, "settleSeconds": 1}},
+                            content_type=MERGE)
+    serving.cluster.wait_for(
+        lambda: "add Secret own-ca to resourceNames" in serving.conditions()["Degraded"]["message"], 60,
+        "the missing permission to be told")
+    name = {"name": "own-ca", "namespace": serving.namespace}
+    serving.apply([
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": name,
+         "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["own-ca"], "verbs": ["get"]}]},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": name,
+         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "own-ca"},
+         "subjects": [{"kind": "ServiceAccount", "name": "steadyhook-manager", "namespace": serving.namespace}]},
+    ])
+    with serving.load() as load:
+        serving.cluster.request("PATCH", path, {"metadata": {"annotations": {"look": "again"}}}, content_type=MERGE)
+        assert wait_rotated(serving, before) == {own.certificate.fingerprint}
+        load.wait_for(10)
+    assert load.failures == {}
+    assert serving.conditions()["Degraded"]["status"] == "False"

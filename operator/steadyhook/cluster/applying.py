@@ -2,12 +2,16 @@
 import asyncio
 import collections.abc
 import datetime
+import logging
 
 from steadyhook import metrics
 from steadyhook.cluster import client, paths
 from steadyhook.core import facts, policy, steps
 from steadyhook.pki import certificates, minting, secrets
 
+logger = logging.getLogger(__name__)
+
+DISOWN_ATTEMPTS = 5
 MANAGER = "steadyhook"  # of the fields that are written by patch
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
 
@@ -25,7 +29,7 @@ async def apply(
     """
     match action:
         case steps.CreateAuthority():
-            pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+            pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
                                    bundle=(pair.certificate, *action.bundle))
         case steps.ExtendBundle(authority=authority):
@@ -33,7 +37,7 @@ async def apply(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), bundle=action.bundle,
                 successor=_pair(pairs, authority.successor), retired=authority.retired, request=authority.request)
         case steps.AddSuccessor(authority=authority):
-            pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+            pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), successor=pair,
                 bundle=(*action.bundle, pair.certificate), retired=authority.retired, request=action.request)
@@ -61,6 +65,16 @@ def _pair(
     pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], certificate: facts.Certificate | None
 ) -> certificates.KeyPair | None:
     return pairs[certificate.fingerprint] if certificate is not None else None
+
+
+async def _new_authority(
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], provided: facts.Certificate | None,
+    wanted: policy.Policy, *, now: datetime.datetime,
+) -> certificates.KeyPair:
+    """The user's own, or a new one."""
+    if provided is not None:
+        return pairs[provided.fingerprint]
+    return await asyncio.to_thread(minting.mint_authority, wanted, now=now)
 
 
 async def _write_authority(
@@ -135,11 +149,17 @@ async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) 
 
     Entries of a list go as a whole, so webhook configurations do not need this.
     """
-    metadata = written["metadata"]
-    kept = [item for item in metadata.get("managedFields", []) if item["manager"] != MANAGER]
-    await cluster.patch(f"{path}?fieldManager={MANAGER}", [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-        {"op": "replace", "path": "/metadata/managedFields", "value": kept}])
+    for _ in range(DISOWN_ATTEMPTS):
+        metadata = written["metadata"]
+        kept = [item for item in metadata.get("managedFields", []) if item["manager"] != MANAGER]
+        try:
+            await cluster.patch(f"{path}?fieldManager={MANAGER}", [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+                {"op": "replace", "path": "/metadata/managedFields", "value": kept}])
+            return
+        except (client.Conflict, client.Invalid):
+            written = await cluster.get(path)  # the API server itself writes the status of a changed definition
+    logger.info("%s was not left to nobody: it changes too often.", path)
 
 
 async def _explain_refusal(

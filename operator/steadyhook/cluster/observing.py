@@ -1,9 +1,10 @@
 """Gathering: all the reading that a decision of the issuer needs, turned into facts."""
 import collections.abc
 import dataclasses
+import datetime
 
 from steadyhook.cluster import client, entries, paths, servers
-from steadyhook.core import conditions, facts, policy, rotation
+from steadyhook.core import conditions, facts, policy, reasons, rotation
 from steadyhook.pki import certificates, secrets
 
 INJECT_FROM = "steadyhook.io/inject-ca-from"
@@ -35,8 +36,11 @@ async def observe(
     leaf = secrets.read_leaf(
         leaf_manifest, authorities=authority.bundle if authority else ()) if leaf_manifest else None
     status = manifest.get("status") or {}
+    provided, provided_pairs = await _provided(cluster, wanted)
     seen = facts.Seen(
         leaf=leaf,
+        provided=provided if isinstance(provided, facts.Certificate) else None,
+        provided_defect=provided if isinstance(provided, facts.Defect) else None,
         authority=authority,
         configurations=await _configurations(cluster, manifest, wanted, states=states),
         last_generation=status.get("generation", 0),
@@ -45,13 +49,31 @@ async def observe(
         acknowledged_seconds=acknowledged_seconds,
         waiting_seconds=waiting_seconds,
     )
-    pairs = secrets.signing_pairs(authority_manifest) if authority_manifest else {}
+    pairs = {**provided_pairs, **(secrets.signing_pairs(authority_manifest) if authority_manifest else {})}
     if not rotation.has_switched(seen):
         return Observation(seen=seen, pairs=pairs)
     found = await servers.find(cluster, wanted)
     return Observation(
         seen=dataclasses.replace(seen, servers=tuple(item.server for item in found)), pairs=pairs,
         addresses={item.server.pod_uid: item.address for item in found if item.address is not None})
+
+
+async def _provided(
+    cluster: client.Cluster, wanted: policy.Policy
+) -> tuple[facts.Certificate | facts.Defect | None, dict[facts.Fingerprint, certificates.KeyPair]]:
+    """The CA of the user's own, None if there is to be none, and its key pair if it can be used."""
+    if wanted.authority_name is None:
+        return None, {}
+    try:
+        manifest = await cluster.find(paths.secret(wanted.namespace, wanted.authority_name))
+    except client.Forbidden as error:
+        return facts.Defect(reason=reasons.Reason.FORBIDDEN, message=f"{error}; add Secret {wanted.authority_name} to"
+                            " resourceNames of the Role that the issuer is bound to, for get"), {}
+    if manifest is None:
+        return facts.Defect(reason=reasons.Reason.SECRET_MISSING,
+                            message=f"Secret {wanted.authority_name}, of spec.authority.secretName, does not exist"), {}
+    found = secrets.read_provided(manifest, now=datetime.datetime.now(datetime.UTC))
+    return found, secrets.signing_pairs(manifest) if isinstance(found, facts.Certificate) else {}
 
 
 async def _configurations(

@@ -81,16 +81,25 @@ def _conditions(
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
-    stuck = decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE)
+    trouble = _trouble(seen, decision)
     return [
         _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
                    defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
         _condition("Issuing", busy, decision.reason, decision.message),
         _injected(seen, now),
         _condition("Rotating", rotating, phase, decision.message if rotating else "the CA is not due"),
-        _condition("Degraded", stuck, decision.reason if stuck else reasons.Reason.AS_EXPECTED,
-                   decision.message if stuck else "nothing is stuck"),
+        _condition("Degraded", trouble is not None, trouble.reason if trouble else reasons.Reason.AS_EXPECTED,
+                   trouble.message if trouble else "nothing waits for a person"),
     ]
+
+
+def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | None:
+    """What a person has to look at, since it does not go away by itself."""
+    if seen.provided_defect is not None:
+        return facts.Defect(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
+    if decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE):
+        return facts.Defect(reason=decision.reason, message=decision.message)
+    return None
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:

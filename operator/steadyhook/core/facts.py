@@ -162,6 +162,8 @@ class Seen:
     last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none
     last_signer: Fingerprint | None = None
     trusted_seconds: collections.abc.Mapping[Fingerprint, float] = dataclasses.field(default_factory=dict)
+    provided: Certificate | None = None  # a CA of the user's own, if there is to be one and it can be used
+    provided_defect: Defect | None = None  # why it cannot
     servers: tuple[Server, ...] = ()
     acknowledged_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for how long acknowledgements are waited for

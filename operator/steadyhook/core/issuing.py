@@ -101,10 +101,13 @@ def _authority(
         return None
     if seen.authority is not None and seen.authority.successor is not None:
         return _promote(seen, bundle, f"the present CA cannot sign: {defect.message}")
+    if wanted.authority_name is not None and seen.provided is None:
+        assert seen.provided_defect is not None
+        return Decision(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
-        actions=(steps.CreateAuthority(
-            replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority),),
+        actions=(steps.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason,
+                                       request=wanted.rotate_authority, provided=seen.provided),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
@@ -187,7 +190,8 @@ def _succession(
     if due is None:
         return None
     return Decision(
-        actions=(steps.AddSuccessor(authority=seen.authority, bundle=bundle, request=wanted.rotate_authority),),
+        actions=(steps.AddSuccessor(authority=seen.authority, bundle=bundle, request=wanted.rotate_authority,
+                                    provided=seen.provided),),
         reason=reasons.Reason.STARTING_ROTATION,
         message=f"a new CA joins the trust bundle: {due.message}",
     )

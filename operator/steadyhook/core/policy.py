@@ -44,6 +44,7 @@ class Policy:
     ca_renew_before: datetime.timedelta
     settle_seconds: float
     services: frozenset[tuple[str, str]] = frozenset()  # (namespace, name) of the Services whose endpoints serve it
+    authority_name: str | None = None  # of a Secret with a CA of the user's own
     rotate_authority: str | None = None  # a request: any value that was not taken up yet
     rotate_leaf: str | None = None
 
@@ -98,6 +99,7 @@ def parse(
         ca_renew_before=_duration(spec, "caRenewBefore"),
         settle_seconds=float(settle_seconds),
         services=_services(spec, namespace=namespace),
+        authority_name=(spec.get("authority") or {}).get("secretName"),
         rotate_authority=(annotations or {}).get(ROTATE_AUTHORITY),
         rotate_leaf=(annotations or {}).get(ROTATE_LEAF),
     )

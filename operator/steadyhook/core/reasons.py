@@ -19,6 +19,8 @@ class Reason(enum.StrEnum):
     EXPIRED = "Expired"
     NOT_YET_VALID = "NotYetValid"
     WRONG_NAMES = "WrongDNSNames"
+    PROVIDED_UNUSABLE = "ProvidedCAUnusable"
+    PROVIDED_CHANGED = "ProvidedCAChanged"
     NOT_A_CA = "NotACertificateAuthority"
     NOT_USABLE = "NotUsable"
 

@@ -25,6 +25,11 @@ def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
     """Why the CA has to be rotated, or None. Needs a usable CA without a successor."""
     assert seen.authority is not None and seen.authority.certificate is not None
     certificate = seen.authority.certificate
+    if wanted.authority_name is not None:  # its life is the user's to plan; a new one in the Secret is taken over
+        if seen.provided is None or seen.provided.fingerprint == certificate.fingerprint:
+            return None
+        return facts.Defect(reason=reasons.Reason.PROVIDED_CHANGED,
+                            message=f"Secret {wanted.authority_name} holds another CA")
     if now >= certificate.not_after - wanted.ca_renew_before:
         return facts.Defect(reason=reasons.Reason.RENEWAL_DUE,
                             message=f"the CA ends at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")

@@ -6,12 +6,17 @@ from steadyhook.core import facts, reasons
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CreateAuthority:
-    """Make a new CA and write the CA Secret: created when ``replaces`` is None, else in place of that one."""
+    """
+    Make a new CA and write the CA Secret: created when ``replaces`` is None, else in place of that one.
+
+    ``provided``: not a new one, but this one of the user's.
+    """
 
     replaces: facts.Secret | None
     bundle: tuple[facts.Certificate, ...]  # what is trusted besides the new CA
     reason: reasons.Reason
     request: str | None = None
+    provided: facts.Certificate | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class AddSuccessor:
     authority: facts.Authority
     bundle: tuple[facts.Certificate, ...]  # what is trusted besides the successor
     request: str | None
+    provided: facts.Certificate | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ async def prove(
     no answer to judge. ``proxy``: an HTTP proxy for CONNECT (RFC 9110, 9.3.6), where pods cannot be dialed directly.
     """
     context = ssl.create_default_context(cadata=trusted_pem)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go does: an intermediate CA in the bundle is trusted
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def one(address: tuple[str, int]) -> facts.Proof:

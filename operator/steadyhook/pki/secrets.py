@@ -8,6 +8,7 @@ rotation ``next.crt`` and ``next.key`` of the next signer.
 import base64
 import binascii
 import collections.abc
+import datetime
 from typing import Any
 
 from steadyhook.core import facts, reasons
@@ -82,6 +83,19 @@ def read_authority(manifest: Manifest) -> facts.Authority:
     return facts.Authority(
         secret=secret, certificate=certificate, bundle=bundle, bundle_damaged=_is_damaged(manifest, certificate),
         successor=successor, successor_damaged=successor_damaged, retired=retired, request=annotations.get(REQUEST))
+
+
+def read_provided(manifest: Manifest, *, now: datetime.datetime) -> facts.Certificate | facts.Defect:
+    """The CA in a Secret of the user's, or what is wrong with it."""
+    authority = read_authority(manifest)
+    certificate = authority.certificate
+    if certificate is None:
+        assert authority.defect is not None
+        return authority.defect
+    if now >= certificate.not_after:
+        return facts.Defect(reason=reasons.Reason.EXPIRED, message=f"Secret {authority.secret.name} holds a CA that"
+                            f" expired at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    return certificate
 
 
 def key_pair(manifest: Manifest) -> certificates.KeyPair:
