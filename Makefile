@@ -10,12 +10,12 @@ NODES  ?= 5
 LAYOUT ?= manager
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
 
-.PHONY: help run cluster test unit check bench image constraints clean
+.PHONY: help run cluster test unit check bench bench-rotation image constraints clean
 
 help: ## Show this help
 	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
 	@echo
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  Options: NODES=5, LAYOUT=manager|split, ONCE=1 (run: end after the check)"
@@ -49,6 +49,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 
 bench: $(STAMP) ## Measure the figures in the README
 	@$(BIN)/python -m benchmarks
+
+bench-rotation: $(STAMP) ## Rotate under load: requests and handshakes, sent and failed (10 minutes)
+	@$(BIN)/python -m benchmarks.rotation
 
 image: ## Build the container image
 	docker build --tag steadyhook:0.1.0 .
