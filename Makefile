@@ -16,7 +16,7 @@ help: ## Show this help
 	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  Options: NODES=5, LAYOUT=manager|split, ONCE=1 (run: end after the check)"
 

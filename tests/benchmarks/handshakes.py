@@ -2,8 +2,8 @@
 ``python -m benchmarks.handshakes PLAN``: TLS handshakes at a steady rate, in a process of its own.
 
 PLAN is a JSON file that may be replaced at any time: ``{"targets": [[host, port], ...], "bundle": PEM, "name": DNS
-name, "per_second": number}``. Each handshake verifies as the API server would: by that bundle, for that name. At SIGTERM the
-results go to stdout, as JSON: ``{"sent": n, "failures": {text: count}, "seconds": [latency, ...]}``.
+name, "per_second": number}``. Each handshake verifies as the API server would: by that bundle, for that name. At
+SIGTERM the results go to stdout, as JSON: ``{"sent": n, "failures": {text: count}, "seconds": [latency, ...]}``.
 """
 import asyncio
 import collections

@@ -27,7 +27,7 @@ from devcluster import api, facade
 from scenarios import installation
 from steadyhook.pki import certificates, secrets
 
-console = rich.console.Console()
+console = rich.console.Console(width=150)
 NAMESPACE = "rotation"
 MERGE = "application/merge-patch+json"
 
@@ -151,9 +151,10 @@ class Bench:
     def _look(self) -> tuple[list[tuple[str, int]], str]:
         """The pods that the Service sends requests to, and the bundle that is injected, both as they are now."""
         installed = self._installed
-        ready = {address for part in installed.get(
-            "discovery.k8s.io/v1 endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dsteadyhook-webhook")["items"]
-            for item in part["endpoints"] or [] if item["conditions"].get("ready") for address in item["addresses"]}
+        selector = "labelSelector=kubernetes.io%2Fservice-name%3Dsteadyhook-webhook"
+        ready = {address for part in installed.get(f"discovery.k8s.io/v1 endpointslices?{selector}")["items"]
+                 for item in part["endpoints"] or [] if item["conditions"].get("ready")
+                 for address in item["addresses"]}
         path = ("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/steadyhook-example-"
                 + installed.namespace)
         webhook = installed.cluster.request("GET", path)["webhooks"][0]
@@ -193,7 +194,7 @@ def _wait_rotated(installed: installation.Installation, before: set[str]) -> Non
 
 
 def _wait_rolled_out(installed: installation.Installation) -> None:
-    installed.cluster.kubectl("rollout", "status", "daemonset/steadyhook-manager", "-n", installed.namespace,
+    installed.cluster.kubectl("rollout", "status", "daemonset/steadyhook-server", "-n", installed.namespace,
                               timeout=900)
 
 
@@ -211,7 +212,7 @@ def measure(installed: installation.Installation, bench: Bench, *, quiet_seconds
         _annotate(installed, "rotate-ca")
         _wait_rotated(installed, before)
     with bench.phase("rolling restart"):
-        installed.cluster.kubectl("rollout", "restart", "daemonset/steadyhook-manager", "-n", installed.namespace)
+        installed.cluster.kubectl("rollout", "restart", "daemonset/steadyhook-server", "-n", installed.namespace)
         _wait_rolled_out(installed)
     with bench.phase("CA rotation, active killed"):
         before = _authorities(installed)
@@ -251,7 +252,8 @@ def main() -> int:
         cluster.kubectl("apply", "-k", str(installation.MANIFESTS / "crds"))
         cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
         cluster.kubectl("create", "namespace", NAMESPACE)
-        installed = installation.Installation(cluster, NAMESPACE, nodes=arguments.nodes,
+        # The split layout, where the active instance can be killed without killing one that serves.
+        installed = installation.Installation(cluster, NAMESPACE, layout="split", nodes=arguments.nodes,
                                               env={"STEADYHOOK_DRAIN_SECONDS": "5"})
         installed.install()
         installed.wait_serving(timeout=60 + 5 * arguments.nodes)
