@@ -114,3 +114,19 @@ def test_a_managernode_goes_with_its_node_or_else_with_the_pod(
     report(reporter(objects, "one"))
     owners = objects.node()["metadata"]["ownerReferences"]
     assert [(owner["kind"], owner["name"], owner["uid"]) for owner in owners] == expected
+
+
+def test_the_same_problem_told_again_is_no_reason_to_look(objects: Objects) -> None:
+    one = reporter(objects, "one")
+    one.set_problem("no permission")
+    report(one)
+    del objects.by_path[paths.manager_node(NAMESPACE, "node-1")]
+    one.set_problem("no permission")
+
+    async def run() -> None:
+        task = asyncio.create_task(one.run())
+        await asyncio.sleep(0.01)
+        task.cancel()
+
+    RUNNER.run(run())
+    assert paths.manager_node(NAMESPACE, "node-1") not in objects.by_path
