@@ -7,7 +7,7 @@ import kopf
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.issuing import candidacy
-from steadyhook.serving import endpoints, readiness
+from steadyhook.serving import endpoints, readiness, sockets
 
 
 @kopf.on.startup()
@@ -19,11 +19,14 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
     ready = readiness.Readiness()
+    memo.stack = contextlib.AsyncExitStack()
+    try:
+        await memo.stack.enter_async_context(endpoints.serve(
+            process.listen_address, process.health_port, ready, liveness=lambda: memo.candidacy.trouble()))
+    except sockets.ListenError as error:
+        raise kopf.PermanentError(str(error)) from error
     memo.candidacy = candidacy.start(
         process, kopf_settings=settings, on_problem=lambda problem: _set_ready(ready, problem))
-    memo.stack = contextlib.AsyncExitStack()
-    await memo.stack.enter_async_context(
-        endpoints.serve(process.listen_address, process.health_port, ready, liveness=memo.candidacy.trouble))
 
 
 @kopf.on.cleanup()

@@ -29,7 +29,7 @@ STEPS = 12
 """A fresh start takes three steps, a repair at most four. More in one pass means that they do not lead anywhere."""
 
 FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
-CONTEST_SECONDS = 60.0  # so many injections into one configuration within this time are a fight
+CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
 CONTEST_INJECTIONS = 4
 
 Confirm = collections.abc.Callable[[], collections.abc.Awaitable[bool]]
@@ -55,7 +55,7 @@ class Reconciler:
         self._waiting_since: float | None = None
         self._announced: reasons.Reason | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
-        self._injections: dict[str, list[float]] = {}
+        self._injections: dict[str, tuple[tuple[facts.Certificate, ...], list[float]]] = {}
         self._absent = False
 
     def wake(self, delay: float = 0.0) -> None:
@@ -203,12 +203,14 @@ class Reconciler:
             await self._post(manifest, events.WARNING, facts.ConfigurationState.FORBIDDEN, str(error))
             return
         if isinstance(action, steps.InjectBundle):
-            await self._note_injection(manifest, action.configuration)
+            await self._note_injection(manifest, action)
 
-    async def _note_injection(self, manifest: client.Manifest, configuration: facts.Configuration) -> None:
-        now = time.monotonic()
-        recent = [at for at in self._injections.get(configuration.uid, []) if now - at < CONTEST_SECONDS]
-        self._injections[configuration.uid] = [*recent, now]
+    async def _note_injection(self, manifest: client.Manifest, action: steps.InjectBundle) -> None:
+        """The same bundle into the same configuration again: somebody has overwritten it. A new bundle is no fight."""
+        now, configuration = time.monotonic(), action.configuration
+        bundle, times = self._injections.get(configuration.uid, (action.bundle, []))
+        recent = [at for at in times if now - at < CONTEST_SECONDS and bundle == action.bundle]
+        self._injections[configuration.uid] = (action.bundle, [*recent, now])
         if len(recent) + 1 >= CONTEST_INJECTIONS:
             self._block(configuration, facts.ConfigurationState.CONTESTED, CONTEST_SECONDS)
             await self._post(manifest, events.WARNING, facts.ConfigurationState.CONTESTED,

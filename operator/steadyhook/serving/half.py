@@ -9,7 +9,7 @@ import kopf
 
 from steadyhook import settings as process_settings
 from steadyhook.cluster import client, embedding, paths
-from steadyhook.core import election
+from steadyhook.core import election, reasons, serving
 from steadyhook.serving import admission, contact, keeping, readiness, reporting, routing, tls
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class AdmissionServer(admission.AdmissionServer):
                            " the Secret that their Role names")
                 logger.error("%s.", problem)
                 self.readiness.wait(problem)
+                self._reporter.set_verdict(serving.Verdict(
+                    phase=serving.Phase.WAITING, reason=reasons.Reason.FORBIDDEN, message=problem))
             except client.APIError as error:
                 logger.warning("The Secret could not be read, trying again: %s", error)
             await asyncio.sleep(next(pauses))

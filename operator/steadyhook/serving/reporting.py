@@ -45,8 +45,9 @@ class Reporter:
         self._changed.set()
 
     def set_problem(self, problem: str | None) -> None:
-        self._problem = problem
-        self._changed.set()
+        if problem != self._problem:  # it is told at each look for a seat
+            self._problem = problem
+            self._changed.set()
 
     def look_again(self) -> None:
         """Someone has touched the ManagerNode: make sure that it still says what is true."""
