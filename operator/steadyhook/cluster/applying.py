@@ -165,7 +165,7 @@ async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) 
 async def _explain_refusal(
     cluster: client.Cluster, path: str, configuration: facts.Configuration, error: client.APIError
 ) -> client.APIError:
-    """A failed test of the patch and a policy that is against it are both answered 422: the object tells them apart."""
+    """A test of the patch that failed, or an object that is refused as it would be, are both 422: look which it was."""
     current = await cluster.find(path)
     unchanged = current is not None and current["metadata"]["resourceVersion"] == configuration.resource_version
     kind = client.Forbidden if unchanged else client.Conflict

@@ -124,9 +124,10 @@ class Reconciler:
             return RESYNC_SECONDS
         seen, decision = await self._take_steps(manifest, wanted)
         await self._report(manifest, seen, wanted, decision)
-        if decision.wake_at is None:
-            return RESYNC_SECONDS
-        return min(RESYNC_SECONDS, max(0.1, (decision.wake_at - _now()).total_seconds()))
+        dates = [RESYNC_SECONDS, *(until - time.monotonic() for _, until in self._blocked.values())]
+        if decision.wake_at is not None:
+            dates.append((decision.wake_at - _now()).total_seconds())
+        return max(0.1, min(dates))
 
     def _check_secret_name(self, wanted: policy.Policy) -> None:
         """The servers have the name from their settings: what is written elsewhere nobody would serve, or watch."""
