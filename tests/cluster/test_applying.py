@@ -33,5 +33,5 @@ def test_a_patch_that_is_refused_though_nothing_has_changed_is_no_lost_race(
 ) -> None:
     action = steps.InjectBundle(configuration=builders.configuration(), bundle=())
     with pytest.raises(kind):
-        asyncio.run(applying.apply(Refusing(resource_version), action, builders.wanted(), signer=None,
+        asyncio.run(applying.apply(Refusing(resource_version), action, builders.wanted(), pairs={},
                                    now=datetime.datetime.now(datetime.UTC)))
