@@ -6,7 +6,7 @@ import kopf
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.issuing import candidacy
-from steadyhook.serving import half
+from steadyhook.serving import half, sockets
 
 
 @kopf.on.startup()
@@ -14,8 +14,9 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     """Serve, and stand for election; a shutdown hands over the issuing before it drains the listener."""
     try:
         process = process_settings.from_command_line()
-        server = half.AdmissionServer(settings=process, on_drain=lambda: memo.candidacy.stop())
-    except process_settings.SettingsError as error:
+        memo.server = server = half.AdmissionServer(settings=process, on_drain=lambda: memo.candidacy.stop())
+        await server.open()
+    except (process_settings.SettingsError, sockets.ListenError) as error:
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
     memo.candidacy = candidacy.start(
@@ -28,3 +29,4 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """Give up the seat, if the listener ended before it could be drained."""
     await memo.candidacy.stop()
+    await memo.server.close()

@@ -5,16 +5,23 @@ import kopf
 
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
-from steadyhook.serving import half
+from steadyhook.serving import half, sockets
 
 
 @kopf.on.startup()
-async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Serve the admission handlers of the loaded modules; this half has no part in the peering."""
     try:
-        server = half.AdmissionServer()
-    except process_settings.SettingsError as error:
+        memo.server = server = half.AdmissionServer()
+        await server.open()
+    except (process_settings.SettingsError, sockets.ListenError) as error:
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
     settings.peering.standalone = True
     settings.admission.server = server
+
+
+@kopf.on.cleanup()
+async def stop(memo: kopf.Memo, **_: Any) -> None:
+    """Close the health endpoints, if the listener never came to it."""
+    await memo.server.close()

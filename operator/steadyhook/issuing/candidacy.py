@@ -66,6 +66,7 @@ class Candidacy:
         self._on_problem = on_problem
         self._work_due = work_due
         self._role: election.Role | None = None
+        self._troubled = False
         self._cluster = client.Cluster()
         self._task: asyncio.Task[None] | None = None
 
@@ -103,6 +104,7 @@ class Candidacy:
         try:
             while True:
                 manifest = await self._cluster.get(self._path)
+                self._troubled = False
                 self._on_problem(None)
                 seat = election.find_seat(
                     peering.parse(manifest), identity=self._identity, seats=self._settings.seats, now=_now(),
@@ -198,10 +200,13 @@ class Candidacy:
 
     def _complain(self, problem: str) -> None:
         logger.error("This instance cannot issue: %s.", problem)
+        self._troubled = True
         self._on_problem(problem)
 
     def _pause_seconds(self) -> float:
         """Soon while a certificate is wanted, else rarely; jittered, since every node asks."""
+        if self._work_due() and self._troubled:  # often, objects of one installation arrive in any order
+            return random.uniform(2.0, 8.0)
         if self._work_due():
             return self._settings.peering_lifetime + random.uniform(0.0, 5.0)
         return self._settings.peering_look_seconds * random.uniform(0.5, 1.5)

@@ -10,7 +10,7 @@ import kopf
 from steadyhook import settings as process_settings
 from steadyhook.cluster import client, embedding, paths
 from steadyhook.core import election, reasons, serving
-from steadyhook.serving import admission, contact, keeping, readiness, reporting, routing, tls
+from steadyhook.serving import admission, contact, endpoints, keeping, readiness, reporting, routing, tls
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,21 @@ class AdmissionServer(admission.AdmissionServer):
                     yield config
         finally:
             await self._stop()
+
+    async def open(self) -> None:
+        """
+        Serve the health endpoints from now on, until :meth:`close` or the end of the iteration.
+
+        kopf iterates an admission server only after it has reached the API server; without this, the probes of a pod
+        that starts during an outage would find nobody. Raises :class:`steadyhook.serving.sockets.ListenError`.
+        """
+        await self._stack.enter_async_context(endpoints.serve(
+            self._settings.listen_address, self._settings.health_port, self.readiness, self._trouble))
+        self.health_port = None
+
+    async def close(self) -> None:
+        """Stop what :meth:`open` started. May be called again."""
+        await self._stack.aclose()
 
     @property
     def certified(self) -> bool:
