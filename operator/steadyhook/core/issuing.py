@@ -160,7 +160,7 @@ def _leaf(
         return Decision(
             reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
             + ", ".join(f"{item.kind} {item.name}" for item in lacking))
-    wait_seconds = _unsettled_seconds(seen, wanted, signer)
+    wait_seconds = _unsettled_seconds(seen, wanted, signer, bundle)
     if wait_seconds > 0:
         return Decision(
             reason=reasons.Reason.SETTLING,
@@ -296,9 +296,15 @@ def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, .
     )
 
 
-def _unsettled_seconds(seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate) -> float:
-    """How long to wait before the signer may be used. API servers cannot acknowledge what they have loaded."""
-    first_leaf = seen.leaf is None and seen.last_generation == 0
+def _unsettled_seconds(
+    seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate, bundle: tuple[facts.Certificate, ...]
+) -> float:
+    """
+    How long to wait before the signer may be used. API servers cannot acknowledge what they have loaded.
+
+    The very first leaf need not wait, unless there is a bundle of others: then a webhook that works is taken over.
+    """
+    first_leaf = seen.leaf is None and seen.last_generation == 0 and bundle == (signer,)
     in_use = signer.fingerprint == seen.last_signer or (
         seen.leaf is not None and seen.leaf.defect is None and signer.fingerprint in seen.leaf.signers)
     if first_leaf or in_use:
