@@ -303,6 +303,36 @@ def test_what_the_kubelet_lacks_is_said_in_the_pods_status(
     assert "container 'main': readinessProbe that is neither httpGet nor tcpSocket" in str(message)
 
 
+def test_init_containers_run_first_and_a_pod_that_is_done_has_succeeded_or_failed(
+    devcluster: facade.DevCluster, namespace: str, nodes: str
+) -> None:
+    def pod(name: str, code: int) -> JsonObject:
+        first = container("open('first', 'w')", name="first")
+        then = container(f"import os, sys; sys.exit({code} if os.path.exists('first') else 99)", name="then")
+        spec = {
+            "restartPolicy": "Never",
+            "nodeSelector": {nodes: ""},
+            "initContainers": [first],
+            "containers": [then],
+        }
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+    apply(devcluster, namespace, pod("well", 0), pod("ill", 7))
+
+    def look() -> dict[str, tuple[str, int]]:
+        pods = devcluster.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+        return {
+            each["metadata"]["name"]: (
+                each["status"]["phase"],
+                each["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"],
+            )
+            for each in pods
+        }
+
+    done = {"well": ("Succeeded", 0), "ill": ("Failed", 7)}
+    devcluster.wait_for(lambda: look() == done, 20, "both pods to be done")
+
+
 def test_held_pods_start_together(devcluster: facade.DevCluster, namespace: str, nodes: str) -> None:
     devcluster.hold_pod_starts()
     try:

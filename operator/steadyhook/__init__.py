@@ -6,12 +6,16 @@ kopf operator from every replica::
 
     @kopf.on.startup()
     async def configure(settings, **_):
-        settings.admission.server = steadyhook.AdmissionServer(namespace="my-namespace")
+        settings.admission.server = steadyhook.AdmissionServer()
 """
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steadyhook.serving.half import AdmissionServer as AdmissionServer
+    from steadyhook.serving.routing import route as route
 
 __version__ = "0.1.0"
-__all__ = ["AdmissionServer", "__version__"]
+__all__ = ["AdmissionServer", "__version__", "route"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from steadyhook.serving import half
 
         return half.AdmissionServer
+    if name == "route":
+        from steadyhook.serving import routing
+
+        return routing.route
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -124,6 +124,21 @@ def test_a_leaf_cut_short_by_the_end_of_its_ca_is_not_reissued_for_that() -> Non
     assert not isinstance(only_action(decide(seen)), steps.IssueLeaf)  # it is the CA that is due
 
 
+def test_a_leaf_cut_short_by_the_end_of_its_ca_is_not_renewed_as_that_would_change_nothing() -> None:
+    ending = dataclasses.replace(OLD, not_after=NOW + datetime.timedelta(seconds=30))
+    cut = builders.certificate(not_before=NOW - builders.BACKDATE, not_after=ending.not_after)
+    seen = steady(leaf=builders.leaf(signer=ending, cert=cut), authority=builders.authority(ending),
+                  configurations=(builders.configuration(ending),))
+    decision = decide(seen)
+    assert not any(isinstance(item, steps.IssueLeaf) for item in decision.actions)
+
+
+def test_a_leaf_is_renewed_as_early_as_the_spec_says() -> None:
+    certificate = builders.certificate(not_before=NOW - builders.BACKDATE, not_after=NOW + HOUR * 3)
+    seen = steady(leaf=builders.leaf(signer=OLD, cert=certificate))
+    assert decide(seen, duration="3h", renewBefore="2h").wake_at == NOW + HOUR
+
+
 AUTHORITY_DAMAGES = {
     "missing": None,
     "damaged": builders.authority(OLD, certificate=None, defect=facts.Defect(

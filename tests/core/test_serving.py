@@ -78,3 +78,33 @@ def test_the_expiry_of_what_is_served_is_told() -> None:
 def test_the_leaf_has_to_be_good_for_the_name_that_the_api_server_calls(names: set[str], good: bool) -> None:
     leaf = builders.leaf(signer=SIGNER, cert=builders.certificate(dns_names=frozenset(names)))
     assert (judge(leaf, served=None).phase is serving.Phase.SERVING) is good
+
+
+KNOWN = dataclasses.replace(SERVED, signers=frozenset({SIGNER.fingerprint}))
+ALIEN = builders.ca("alien")
+
+
+def test_a_leaf_whose_ca_does_not_know_the_ca_of_the_served_one_is_on_trial_before_it_is_served() -> None:
+    alien = builders.leaf(signer=ALIEN)
+    fresh = judge(alien, served=KNOWN)
+    assert (fresh.phase, fresh.reason) == (serving.Phase.DEGRADED, reasons.Reason.FOREIGN_SIGNER)
+    assert fresh.wake_at == NOW + datetime.timedelta(seconds=serving.TRIAL_SECONDS)
+    assert serving.judge(alien, served=KNOWN, service_name=None, now=NOW, seen_seconds=serving.TRIAL_SECONDS).swap
+
+
+def test_a_leaf_by_a_new_ca_is_served_at_once_where_the_old_one_is_still_in_its_bundle() -> None:
+    verdict = judge(builders.leaf(signer=ALIEN, trusted=(SIGNER, ALIEN)), served=KNOWN)
+    assert verdict.swap
+    assert verdict.served is not None
+    assert verdict.served.signers == {ALIEN.fingerprint}
+
+
+def test_any_leaf_is_better_than_an_expired_certificate() -> None:
+    expired = dataclasses.replace(KNOWN, certificate=builders.certificate("served", not_after=NOW))
+    assert judge(builders.leaf(signer=ALIEN), served=expired).swap
+
+
+def test_a_verdict_that_only_wakes_at_another_time_is_no_news() -> None:
+    alien = builders.leaf(signer=ALIEN)
+    later = NOW + datetime.timedelta(seconds=1)
+    assert judge(alien, served=KNOWN) == judge(alien, served=KNOWN, now=later)

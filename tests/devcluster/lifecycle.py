@@ -17,6 +17,7 @@ JsonObject = dict[str, Any]
 
 TOKEN_SECONDS = 24 * 3600
 LISTEN_VARIABLE = "STEADYHOOK_LISTEN_ADDRESS"
+DIAL_VARIABLE = "STEADYHOOK_DIAL_PROXY"  # no pod address may ever be dialed directly here
 _SOURCES = pathlib.Path(__file__).parents[2] / "operator"
 _RETRY_SECONDS = 0.5
 _FAILURES = (api.ApiError, aiohttp.ClientError, OSError)
@@ -35,6 +36,7 @@ class Surroundings:
     logs: pathlib.Path
     server_port: int
     ca_pem: bytes
+    http_proxy: str
     marker: dict[str, str]  # the variable by which the watchdog knows a process of the cluster
 
 
@@ -169,7 +171,8 @@ class Pod:
         return containers.ContainerProcess(
             spec,
             host=self.loopback,
-            environment={**environment, **spec.environment, **self._around.marker, LISTEN_VARIABLE: self.loopback},
+            environment={**environment, **spec.environment, **self._around.marker,
+                         LISTEN_VARIABLE: self.loopback, DIAL_VARIABLE: self._around.http_proxy},
             folder=self.folder,
             log=self.logs / f"{spec.name}.log",
             prober=self._around.prober,

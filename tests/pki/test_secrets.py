@@ -5,10 +5,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import strategies
 
 from steadyhook.core import policy, reasons
-from steadyhook.pki import minting, secrets
+from steadyhook.pki import certificates, minting, secrets
 
 NOW = datetime.datetime.now(datetime.UTC)
 WANTED = policy.parse({"secretName": "tls", "service": {"name": "hook"}}, namespace="ns", name="cert")
@@ -89,6 +92,40 @@ def test_a_leaf_is_no_authority() -> None:
     authority = secrets.read_authority(manifest({**GOOD_CA, **{k: GOOD[k] for k in ("tls.crt", "tls.key")}}))
     assert authority.defect is not None
     assert authority.defect.reason is reasons.Reason.NOT_A_CA
+
+
+def self_signed(*, key: rsa.RSAPrivateKey, extensions: tuple[x509.ExtensionType, ...] = ()) -> certificates.KeyPair:
+    """What some webhooks make for themselves: a certificate that is its own root, and no CA's."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old webhook")])
+    builder = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+               .serial_number(1).not_valid_before(NOW).not_valid_after(NOW + datetime.timedelta(days=9)))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    form = serialization.Encoding.PEM
+    return certificates.KeyPair(
+        certificate_pem=builder.sign(key, hashes.SHA256()).public_bytes(form),
+        key_pem=key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+
+
+def test_a_bundle_keeps_the_self_signed_certificate_of_a_webhook_that_was_taken_over() -> None:
+    old = self_signed(key=rsa.generate_private_key(public_exponent=65537, key_size=2048)).certificate
+    assert not old.is_ca
+    authority = secrets.read_authority(manifest(secrets.authority_data(AUTHORITY, [AUTHORITY.certificate, old])))
+    assert set(authority.bundle) == {AUTHORITY.certificate, old}
+
+
+def test_names_that_cannot_be_read_are_no_names() -> None:
+    unreadable = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x04\xa3\x02\x30\x00")  # x400Address
+    pair = self_signed(key=rsa.generate_private_key(public_exponent=65537, key_size=2048), extensions=(unreadable,))
+    assert pair.certificate.dns_names == frozenset()
+
+
+@pytest.mark.parametrize(("text", "generation"), [
+    ("7", 7), ("9" * 18, 10**18 - 1), ("9" * 19, None), ("-1", None), ("one", None), ("", None)])
+def test_a_generation_that_no_status_could_hold_is_none(text: str, generation: int | None) -> None:
+    given = manifest(GOOD)
+    given["metadata"]["annotations"][secrets.GENERATION] = text
+    assert secrets.read_leaf(given).generation == generation
 
 
 @hypothesis.given(strategies.dictionaries(

@@ -27,12 +27,14 @@ class Installation:
     """
     One layout of the manifests, renamed so that many can share a cluster, with ``nodes`` nodes of its own.
 
-    ``env`` is added to each container's environment. Cluster-scoped objects get the namespace as a suffix.
+    ``env`` is added to each container's environment, ``modules`` of this folder to its handlers. Cluster-scoped objects
+    get the namespace as a suffix.
     """
 
     def __init__(
         self, cluster: facade.DevCluster, namespace: str, *, layout: str = "manager", nodes: int = 3,
-        env: dict[str, str] | None = None, without: Callable[[JsonObject], bool] = lambda item: False,
+        env: dict[str, str] | None = None, modules: tuple[str, ...] = (),
+        without: Callable[[JsonObject], bool] = lambda item: False,
     ) -> None:
         self.cluster = cluster
         self.namespace = namespace
@@ -40,6 +42,9 @@ class Installation:
         self.node_names = [f"{namespace}-{number}" for number in range(1, nodes + 1)]
         self._layout = layout
         self._env = {"STEADYHOOK_DRAIN_SECONDS": "2", **(env or {})}
+        self._modules = modules
+        if modules:
+            self._env["PYTHONPATH"] = f"{MANIFESTS.parent / 'operator'}:{pathlib.Path(__file__).parent}"
         self._without = without
         self.objects: list[JsonObject] = []
 
@@ -108,6 +113,7 @@ class Installation:
     def _place(self, pod: JsonObject) -> None:
         pod["nodeSelector"] = {"steadyhook.io/pool": self.namespace}
         for container in pod["containers"]:
+            container["args"].extend(f"--module={module}" for module in self._modules)
             container.setdefault("env", []).extend({"name": k, "value": v} for k, v in self._env.items())
 
     # ---- what is there ----

@@ -8,6 +8,7 @@ from steadyhook.cluster import client, paths
 from steadyhook.core import facts, policy, steps
 from steadyhook.pki import certificates, minting, secrets
 
+MANAGER = "steadyhook"  # of the fields that are written by patch
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
 
 
@@ -18,27 +19,28 @@ async def apply(
     """
     Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
 
-    Raises :class:`client.Conflict` (or Invalid, from the test of a patch) when the world has changed since it was
-    decided: then it has to be observed and decided again, never retried.
+    Raises :class:`client.Conflict` when the world has changed since it was decided: then it has to be observed and
+    decided again, never retried. Raises other kinds of :class:`client.APIError`; for an injection they are not about
+    the object's state: :class:`client.Forbidden` is any refusal of the change itself.
     """
     match action:
         case steps.CreateAuthority():
             pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
-            data = secrets.authority_data(pair, (pair.certificate, *action.bundle))
-            annotations = _request(action.request)
-            await _write_secret(cluster, wanted, wanted.authority_secret_name, action.replaces, data, annotations)
-        case steps.AddSuccessor():
+            await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
+                                   bundle=(pair.certificate, *action.bundle))
+        case steps.ExtendBundle(authority=authority):
+            await _write_authority(
+                cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), bundle=action.bundle,
+                successor=_pair(pairs, authority.successor), retired=authority.retired, request=authority.request)
+        case steps.AddSuccessor(authority=authority):
             pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
-            await _update_secret(cluster, wanted, action.secret, {
-                "metadata": {"annotations": _request(action.request)},
-                "data": secrets.successor_data(pair, (*action.bundle, pair.certificate))})
-        case steps.Promote():
-            await _update_secret(cluster, wanted, action.secret, {
-                "metadata": {"annotations": {secrets.RETIRED: " ".join(sorted(action.retired))}},
-                "data": secrets.promotion_data(pairs[action.successor.fingerprint], action.bundle)})
-        case steps.ExtendBundle():
-            await _update_secret(cluster, wanted, action.secret,
-                                 {"data": secrets.bundle_data(action.bundle)})
+            await _write_authority(
+                cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), successor=pair,
+                bundle=(*action.bundle, pair.certificate), retired=authority.retired, request=action.request)
+        case steps.Promote(authority=authority):
+            await _write_authority(
+                cluster, wanted, authority.secret, signer=_pair(pairs, authority.successor), bundle=action.bundle,
+                retired=action.retired, request=authority.request)
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
@@ -55,9 +57,28 @@ def _request(request: str | None) -> dict[str, str]:
     return {secrets.REQUEST: request} if request is not None else {}
 
 
+def _pair(
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], certificate: facts.Certificate | None
+) -> certificates.KeyPair | None:
+    return pairs[certificate.fingerprint] if certificate is not None else None
+
+
+async def _write_authority(
+    cluster: client.Cluster, wanted: policy.Policy, replaces: facts.Secret | None, *,
+    signer: certificates.KeyPair | None, bundle: collections.abc.Iterable[facts.Certificate],
+    successor: certificates.KeyPair | None = None, retired: collections.abc.Iterable[facts.Fingerprint] = (),
+    request: str | None,
+) -> None:
+    """The whole CA Secret each time, so that one that has to be recreated loses nothing."""
+    assert signer is not None, "decided without a signer"
+    annotations = {secrets.RETIRED: " ".join(sorted(retired)), **_request(request)}
+    await _write_secret(cluster, wanted, wanted.authority_secret_name, replaces,
+                        secrets.authority_data(signer, bundle, successor), annotations)
+
+
 async def _write_secret(
-    cluster: client.Cluster, wanted: policy.Policy, name: str, replaces: facts.Secret | None, data: dict[str, str],
-    annotations: dict[str, str],
+    cluster: client.Cluster, wanted: policy.Policy, name: str, replaces: facts.Secret | None,
+    data: dict[str, str | None], annotations: dict[str, str],
 ) -> None:
     """Content and marks together. A Secret's type cannot be changed: one of a wrong type makes room first."""
     if replaces is not None and not replaces.recreate:
@@ -75,7 +96,7 @@ async def _create_secret(
     await cluster.create(paths.secrets(wanted.namespace), {
         "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
         "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
-        "data": data,
+        "data": {key: value for key, value in data.items() if value is not None},
     })
     metrics.WRITES.labels(object="Secret", verb="create").inc()
 
@@ -114,16 +135,46 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
     """
     By JSON patch: the entries stay the user's own, to change or to drop (an applied caBundle would co-own them).
 
-    It tests the resourceVersion and each entry's name, so that it never writes into an entry that has moved.
+    It tests the resourceVersion and each entry's guard, so that it never writes into an entry that has moved.
     """
     configuration = action.configuration
     encoded = secrets.write_ca_bundle(action.bundle)
     operations: list[client.Manifest] = [
         {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
-    for index, entry in enumerate(configuration.entries):
-        operations += [
-            {"op": "test", "path": f"/webhooks/{index}/name", "value": entry.name},
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": encoded},
-        ]
-    await cluster.patch(paths.configuration(configuration.kind, configuration.name), operations)
+    for entry in configuration.entries:
+        path, value = entry.guard
+        operations += [{"op": "test", "path": path, "value": value},
+                       {"op": "add", "path": entry.pointer, "value": encoded}]
+    path = paths.configuration(configuration.kind, configuration.name)
+    try:
+        written = await cluster.patch(f"{path}?fieldManager={MANAGER}", operations)
+    except (client.Conflict, client.Forbidden, client.Unreachable):
+        raise
+    except client.APIError as error:
+        raise await _explain_refusal(cluster, path, configuration, error) from error
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
+    if configuration.kind == "CustomResourceDefinition":
+        await _disown(cluster, path, written)
+
+
+async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) -> None:
+    """
+    Let the bundle belong to nobody: a definition whose owner applies strategy None would keep it, and be invalid.
+
+    Entries of a list go as a whole, so webhook configurations do not need this.
+    """
+    metadata = written["metadata"]
+    kept = [item for item in metadata.get("managedFields", []) if item["manager"] != MANAGER]
+    await cluster.patch(f"{path}?fieldManager={MANAGER}", [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+        {"op": "replace", "path": "/metadata/managedFields", "value": kept}])
+
+
+async def _explain_refusal(
+    cluster: client.Cluster, path: str, configuration: facts.Configuration, error: client.APIError
+) -> client.APIError:
+    """A failed test of the patch and a policy that is against it are both answered 422: the object tells them apart."""
+    current = await cluster.find(path)
+    unchanged = current is not None and current["metadata"]["resourceVersion"] == configuration.resource_version
+    kind = client.Forbidden if unchanged else client.Conflict
+    return kind(method=error.method, path=error.path, status=error.status, message=error.message)

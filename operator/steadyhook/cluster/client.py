@@ -11,6 +11,8 @@ Manifest = dict[str, Any]
 REQUEST_SECONDS = 10.0
 """How long one request may take; an API server that needs longer is treated as gone."""
 
+JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
@@ -71,6 +73,10 @@ class Cluster:
         """The object, or the list. Raises :class:`APIError`."""
         return await self._request("GET", path)
 
+    async def list_metadata(self, path: str) -> list[Manifest]:
+        """The objects' metadata alone, however large they are. Raises :class:`APIError`."""
+        return list((await self._request("GET", path, accept=METADATA))["items"])
+
     async def find(self, path: str) -> Manifest | None:
         """The object, or None if there is none. Raises :class:`APIError`."""
         try:
@@ -102,10 +108,10 @@ class Cluster:
         await self._request("DELETE", path, {"preconditions": {"uid": uid, "resourceVersion": resource_version}})
 
     async def _request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+        self, method: str, path: str, body: Any = None, *, content_type: str = JSON, accept: str = JSON
     ) -> Manifest:
         assert self._api is not None, "not entered"
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "steadyhook"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "steadyhook"}
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             response = await self._api.rest_client.request(

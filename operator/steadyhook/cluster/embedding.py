@@ -9,18 +9,21 @@ import collections.abc
 import logging
 import random
 import threading
+import time
 
 import kopf
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 10.0
+"""After an outage everything is as it should be within about this time; no more often than a kubelet's own reports."""
+
 THREAD_PREFIX = "kopf-"
 
 
 class EndlessBackoffs(collections.abc.Iterable[float]):
     """
-    Retry delays in seconds that grow to half a minute and never end, with jitter.
+    Retry delays in seconds that grow to LONGEST_PAUSE_SECONDS and never end, with jitter.
 
     With kopf's own finite list an operator exits after about a minute of a failing API server.
     """
@@ -39,7 +42,15 @@ class _OwnHandlersAreSilent(logging.Filter):
         return record.levelno > logging.INFO or not str(record.threadName).startswith(THREAD_PREFIX)
 
 
+class _ThreadsAreMeant(logging.Filter):
+    """kopf warns of an operator that gets no signals, at each start; here the stop flag is its signal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("OS signals are ignored")
+
+
 logging.getLogger("kopf.objects").addFilter(_OwnHandlersAreSilent())
+logging.getLogger("kopf._core.reactor.running").addFilter(_ThreadsAreMeant())
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -96,10 +107,13 @@ class EmbeddedOperator:
     def _run(self) -> None:
         pauses = iter(EndlessBackoffs())
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 asyncio.run(self._operate())
             except Exception:
                 logger.exception("The embedded operator %s failed; it is started again.", self._name)
+            if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
+                pauses = iter(EndlessBackoffs())  # it did work
             if not self._stop.is_set():
                 self._stop.wait(next(pauses))
 

@@ -2,7 +2,7 @@
 import collections.abc
 import dataclasses
 
-from steadyhook.cluster import client, paths, servers
+from steadyhook.cluster import client, entries, paths, servers
 from steadyhook.core import conditions, facts, policy, rotation
 from steadyhook.pki import certificates, secrets
 
@@ -60,13 +60,16 @@ async def _configurations(
 ) -> tuple[facts.Configuration, ...]:
     known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
              if item["state"] in conditions.KNOWN_STATES}
+    asking = f"{wanted.namespace}/{wanted.name}"
     found = []
     for kind in paths.CONFIGURATION_KINDS:
-        listing = await cluster.get(paths.configurations(kind))
-        for item in listing["items"]:
-            annotations = item["metadata"].get("annotations") or {}
-            if annotations.get(INJECT_FROM) == f"{wanted.namespace}/{wanted.name}":
-                found.append(_configuration(kind, item, known=known, states=states))
+        for item in await cluster.list_metadata(paths.configurations(kind)):
+            metadata = item["metadata"]
+            if (metadata.get("annotations") or {}).get(INJECT_FROM) != asking:
+                continue
+            configuration = await cluster.find(paths.configuration(kind, metadata["name"]))
+            if configuration is not None:
+                found.append(_configuration(kind, configuration, known=known, states=states))
     return tuple(found)
 
 
@@ -75,12 +78,8 @@ def _configuration(
     states: collections.abc.Mapping[str, facts.ConfigurationState],
 ) -> facts.Configuration:
     metadata = manifest["metadata"]
-    entries = []
-    for webhook in manifest.get("webhooks") or []:
-        trusted, readable = secrets.read_ca_bundle(webhook["clientConfig"].get("caBundle"))
-        entries.append(facts.Entry(name=webhook["name"], trusted=trusted, readable=readable))
     return facts.Configuration(
         kind=kind, name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
-        entries=tuple(entries), known=metadata["uid"] in known,
+        entries=tuple(entries.read(kind, manifest)), known=metadata["uid"] in known,
         state=states.get(metadata["uid"], facts.ConfigurationState.OPEN),
     )

@@ -3,9 +3,12 @@
 GROUP = "steadyhook.io"
 VERSION = "v1alpha1"
 CONFIGURATION_KINDS = {
-    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
-    "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "MutatingWebhookConfiguration": "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "CustomResourceDefinition": "apiextensions.k8s.io/v1/customresourcedefinitions",
+    "APIService": "apiregistration.k8s.io/v1/apiservices",
 }
+"""The kinds that hold a caBundle: group, version and plural."""
 
 
 def secrets(namespace: str) -> str:
@@ -51,7 +54,7 @@ def endpoint_slices(namespace: str, service: str) -> str:
 
 
 def configurations(kind: str) -> str:
-    return f"/apis/admissionregistration.k8s.io/v1/{CONFIGURATION_KINDS[kind]}"
+    return f"/apis/{CONFIGURATION_KINDS[kind]}"
 
 
 def configuration(kind: str, name: str) -> str:

@@ -82,11 +82,18 @@ class Authority:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One webhook of a configuration object, and what its caBundle holds."""
+    """
+    One place in a configuration object that holds a caBundle, and what is in it.
+
+    ``pointer`` and ``guard`` are JSON pointers (RFC 6901): to the bundle, and to a value that must not have changed
+    for the bundle to be written there.
+    """
 
     name: str
     trusted: tuple[Certificate, ...] = ()
     readable: bool = True  # False: not base64, not PEM
+    pointer: str = ""
+    guard: tuple[str, str] = ("", "")
 
 
 class ConfigurationState(enum.StrEnum):
@@ -99,7 +106,7 @@ class ConfigurationState(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """A webhook configuration that asks for this certificate's bundle by annotation."""
+    """An object that holds caBundles and asks for this certificate's bundle by annotation."""
 
     kind: str
     name: str

@@ -48,7 +48,7 @@ def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> D
     return Decision(
         reason=reasons.Reason.UP_TO_DATE,
         message=f"generation {seen.leaf.generation} is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-        wake_at=min(renewal_time(seen.leaf.certificate, wanted), *_rotation_times(seen, wanted)),
+        wake_at=min(_renewal_time(seen, wanted), *_rotation_times(seen, wanted)),
     )
 
 
@@ -93,12 +93,6 @@ def leaf_defect(
     return next((defect for check in _LEAF_CHECKS if (defect := check(seen, wanted, now)) is not None), None)
 
 
-def renewal_time(certificate: facts.Certificate, wanted: policy.Policy) -> datetime.datetime:
-    """When a leaf is due; one that its CA's end cut short is renewed in the last third of its life at the latest."""
-    life = certificate.not_after - certificate.not_before
-    return certificate.not_after - min(wanted.renew_before, life / 3)
-
-
 def _authority(
     seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
 ) -> Decision | None:
@@ -106,7 +100,7 @@ def _authority(
     if defect is None:
         return None
     if seen.authority is not None and seen.authority.successor is not None:
-        return _promote(seen, seen.authority.successor, bundle, f"the present CA cannot sign: {defect.message}")
+        return _promote(seen, bundle, f"the present CA cannot sign: {defect.message}")
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
         actions=(steps.CreateAuthority(
@@ -124,7 +118,7 @@ def _bundle(
     if not missing and not seen.authority.bundle_damaged:
         return None
     return Decision(
-        actions=(steps.ExtendBundle(secret=seen.authority.secret, bundle=bundle),),
+        actions=(steps.ExtendBundle(authority=seen.authority, bundle=bundle),),
         reason=reasons.Reason.EXTENDING_BUNDLE,
         message="the trust bundle is damaged" if seen.authority.bundle_damaged
         else f"{len(missing)} more CA certificate(s) in use join the trust bundle",
@@ -193,7 +187,7 @@ def _succession(
     if due is None:
         return None
     return Decision(
-        actions=(steps.AddSuccessor(secret=seen.authority.secret, bundle=bundle, request=wanted.rotate_authority),),
+        actions=(steps.AddSuccessor(authority=seen.authority, bundle=bundle, request=wanted.rotate_authority),),
         reason=reasons.Reason.STARTING_ROTATION,
         message=f"a new CA joins the trust bundle: {due.message}",
     )
@@ -250,19 +244,17 @@ def _retirement(
             message=f"{rotation.progress(seen)}; the old CA leaves after settleSeconds"
             + (f"; not reachable to be looked at: {', '.join(item.name for item in blind[:5])}" if blind else ""),
             wake_at=now + datetime.timedelta(seconds=wait_seconds))
-    return _promote(seen, successor, (successor,), "every server serves a leaf by the new CA, so the old one leaves")
+    return _promote(seen, (successor,), "every server serves a leaf by the new CA, so the old one leaves")
 
 
-def _promote(
-    seen: facts.Seen, successor: facts.Certificate, bundle: tuple[facts.Certificate, ...], message: str
-) -> Decision:
+def _promote(seen: facts.Seen, bundle: tuple[facts.Certificate, ...], message: str) -> Decision:
     assert seen.authority is not None
     kept = {item.fingerprint for item in bundle}
     in_leaf = {item.fingerprint for item in (seen.leaf.trusted if seen.leaf else ())}
     leaving = ({item.fingerprint for item in seen.authority.bundle} | in_leaf) - kept
     return Decision(
         # Of those that left earlier, only one that the leaf Secret still names could come back.
-        actions=(steps.Promote(secret=seen.authority.secret, successor=successor, bundle=bundle,
+        actions=(steps.Promote(authority=seen.authority, bundle=bundle,
                                retired=frozenset(leaving | (seen.authority.retired & in_leaf))),),
         reason=reasons.Reason.RETIRING,
         message=message)
@@ -359,26 +351,36 @@ def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime
 
 def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.leaf.certificate is not None
-    assert seen.authority is not None and seen.authority.certificate is not None
     certificate = seen.leaf.certificate
     if certificate.key_algorithm != wanted.algorithm:
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf has a key of {certificate.key_algorithm}, the spec wants {wanted.algorithm}")
     life = certificate.not_after - certificate.not_before - BACKDATE
-    ends = [item.not_after for item in (seen.authority.certificate, seen.authority.successor)
-            if item is not None and item.fingerprint in seen.leaf.signers]
-    cut_short = certificate.not_after >= min(ends, default=certificate.not_after)
-    if life != wanted.duration and not (cut_short and life < wanted.duration):
+    if life != wanted.duration and not (_is_cut_short(seen) and life < wanted.duration):
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf was issued for {life}, the spec wants {wanted.duration}")
     return None
 
 
-def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+def _renewal_time(seen: facts.Seen, wanted: policy.Policy) -> datetime.datetime:
+    """When the leaf is due. One cut short by the end of its CA waits for a new CA: another would end as soon."""
     assert seen.leaf is not None and seen.leaf.certificate is not None
-    due = renewal_time(seen.leaf.certificate, wanted)
+    return seen.leaf.certificate.not_after if _is_cut_short(seen) else (
+        seen.leaf.certificate.not_after - wanted.renew_before)
+
+
+def _is_cut_short(seen: facts.Seen) -> bool:
+    assert seen.leaf is not None and seen.leaf.certificate is not None
+    assert seen.authority is not None and seen.authority.certificate is not None
+    ends = [item.not_after for item in (seen.authority.certificate, seen.authority.successor)
+            if item is not None and item.fingerprint in seen.leaf.signers]
+    return any(seen.leaf.certificate.not_after >= end for end in ends)
+
+
+def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    due = _renewal_time(seen, wanted)
     if now >= due:
         return facts.Defect(
             reason=reasons.Reason.RENEWAL_DUE,

@@ -20,6 +20,7 @@ class Reason(enum.StrEnum):
     NOT_YET_VALID = "NotYetValid"
     WRONG_NAMES = "WrongDNSNames"
     NOT_A_CA = "NotACertificateAuthority"
+    NOT_USABLE = "NotUsable"
 
     # Why a good leaf is replaced all the same.
     RENEWAL_DUE = "RenewalDue"

@@ -18,7 +18,7 @@ class CreateAuthority:
 class ExtendBundle:
     """Write the grown trust bundle into the CA Secret."""
 
-    secret: facts.Secret
+    authority: facts.Authority
     bundle: tuple[facts.Certificate, ...]
 
 
@@ -46,7 +46,7 @@ class IssueLeaf:
 class AddSuccessor:
     """Make the next CA, beside the present one: it signs nothing yet, and it is in the bundle from now on."""
 
-    secret: facts.Secret
+    authority: facts.Authority
     bundle: tuple[facts.Certificate, ...]  # what is trusted besides the successor
     request: str | None
 
@@ -55,8 +55,7 @@ class AddSuccessor:
 class Promote:
     """Let the successor be the present signer, with this bundle; what is not in it any more is retired."""
 
-    secret: facts.Secret
-    successor: facts.Certificate
+    authority: facts.Authority
     bundle: tuple[facts.Certificate, ...]
     retired: frozenset[facts.Fingerprint]
 

@@ -9,6 +9,7 @@ import collections.abc
 import datetime
 import logging
 import random
+import time
 
 import kopf
 
@@ -141,6 +142,7 @@ class Candidacy:
             await asyncio.shield(watching.stop())
 
     async def _keep_seat(self, watching: embedding.EmbeddedOperator, reconciler: reconciling.Reconciler) -> None:
+        last_read = time.monotonic()
         while watching.alive:
             await asyncio.sleep(self._settings.peering_lifetime / 2)
             if self._standalone:
@@ -148,11 +150,14 @@ class Candidacy:
             before = self._role
             records = await self._records()
             if records is None:
+                if time.monotonic() - last_read > self._settings.peering_lifetime:
+                    self._change_role(election.Role.CANDIDATE)  # by now another one is active, for all it knows
                 continue
+            last_read = time.monotonic()
             if election.is_surplus(records, identity=self._identity, seats=self._settings.seats, now=_now()):
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
                 return
-            if election.role(records, identity=self._identity, now=_now()) is not before:
+            if self._standing(records) is not before:
                 reconciler.wake()
 
     async def _confirm(self) -> bool:
@@ -169,8 +174,12 @@ class Candidacy:
         return role is election.Role.ACTIVE
 
     async def _read_role(self) -> election.Role:
-        manifest = await self._cluster.get(self._path)
-        return election.role(peering.parse(manifest), identity=self._identity, now=_now())
+        return self._standing(peering.parse(await self._cluster.get(self._path)))
+
+    def _standing(self, records: tuple[election.Record, ...]) -> election.Role:
+        """Active or candidate: a holder whose record has expired stands by until kopf has renewed it."""
+        role = election.role(records, identity=self._identity, now=_now())
+        return role if role is election.Role.ACTIVE else election.Role.CANDIDATE
 
     async def _records(self) -> tuple[election.Record, ...] | None:
         try:

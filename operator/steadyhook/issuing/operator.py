@@ -4,11 +4,14 @@ from typing import Any
 
 import kopf
 
-from steadyhook.cluster import embedding, paths
+from steadyhook.cluster import embedding, observing, paths
 from steadyhook.settings import Settings
 
 Wake = collections.abc.Callable[[float], None]
 """Wakes the reconcile loop after so many seconds; may be called from any thread."""
+
+ASKING = {observing.INJECT_FROM: kopf.PRESENT}
+"""Others of these kinds change often and are none of our business (the status of an APIService, for one)."""
 
 GATHER_SECONDS = 1.0
 """Acknowledgements of many nodes are counted together."""
@@ -33,6 +36,7 @@ def _configure(kopf_settings: kopf.OperatorSettings, settings: Settings) -> None
     # The leaf alone is watched: one selector a resource is possible, and the CA Secret is read when deciding.
     kopf_settings.watching.field_selectors["secrets"] = f"metadata.name={settings.secret_name}"
     kopf_settings.watching.field_selectors["webhookcertificates"] = f"metadata.name={settings.certificate}"
+    kopf_settings.watching.chunk_size = 100  # all definitions of a cluster can be many MiB
     kopf_settings.peering.lifetime = settings.peering_lifetime
     kopf_settings.peering.stealth = True
 
@@ -44,6 +48,8 @@ def _registry(wake: Wake) -> kopf.OperatorRegistry:
     @kopf.on.event("", "v1", "secrets", registry=registry)
     @kopf.on.event("admissionregistration.k8s.io", "validatingwebhookconfigurations", registry=registry)
     @kopf.on.event("admissionregistration.k8s.io", "mutatingwebhookconfigurations", registry=registry)
+    @kopf.on.event("apiextensions.k8s.io", "customresourcedefinitions", annotations=ASKING, registry=registry)
+    @kopf.on.event("apiregistration.k8s.io", "apiservices", annotations=ASKING, registry=registry)
     async def changed(**_: Any) -> None:
         wake(0.0)
 

@@ -60,11 +60,15 @@ class Reconciler:
             await self._sleep_until_due()
             try:
                 pause = await self._reconcile()
-            except (client.Conflict, client.Invalid) as error:
+            except client.Conflict as error:
                 logger.info("The world has changed, looking again: %s", error)
                 pause = random.uniform(0.0, 0.5)
             except client.Forbidden as error:
                 logger.error("A permission is missing: %s. Apply the manifests of this version, which grant it.", error)
+                pause = PAUSE_AFTER_ERROR_SECONDS
+            except client.Invalid as error:
+                logger.error("The API server refuses what is to be written: %s. Look for an admission policy or webhook"
+                             " that is against it.", error)
                 pause = PAUSE_AFTER_ERROR_SECONDS
             except client.APIError as error:
                 logger.warning("The API server did not answer, looking again soon: %s", error)
@@ -106,6 +110,7 @@ class Reconciler:
             wanted = policy.parse(
                 manifest.get("spec") or {}, namespace=self._settings.namespace, name=self._settings.certificate,
                 annotations=manifest["metadata"].get("annotations"))
+            self._check_secret_name(wanted)
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
             return RESYNC_SECONDS
@@ -114,6 +119,14 @@ class Reconciler:
         if decision.wake_at is None:
             return RESYNC_SECONDS
         return min(RESYNC_SECONDS, max(0.1, (decision.wake_at - _now()).total_seconds()))
+
+    def _check_secret_name(self, wanted: policy.Policy) -> None:
+        """The servers have the name from their settings: what is written elsewhere nobody would serve, or watch."""
+        if wanted.secret_name != self._settings.secret_name:
+            raise policy.InvalidSpec(
+                field="spec.secretName", found=wanted.secret_name,
+                expected=f"{self._settings.secret_name!r}, the Secret that this instance watches",
+                remedy="set STEADYHOOK_SECRET and the names in the Roles to it, or create the WebhookCertificate anew")
 
     async def _take_steps(
         self, manifest: client.Manifest, wanted: policy.Policy
@@ -172,7 +185,7 @@ class Reconciler:
     ) -> None:
         try:
             await applying.apply(self._cluster, action, wanted, pairs=observation.pairs, now=_now())
-        except (client.Conflict, client.Invalid):
+        except client.Conflict:
             metrics.CONFLICTS.labels(object=_object(action)).inc()
             raise
         except client.Forbidden as error:

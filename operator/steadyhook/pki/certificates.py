@@ -14,6 +14,11 @@ class NotPem(ValueError):
     """The text holds no readable PEM certificate or key."""
 
 
+_MALFORMED = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+              exceptions.UnsupportedAlgorithm)
+"""What ``cryptography`` raises for certificates that are no valid ones; only some of it is a ValueError."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
     """A certificate (PEM, the leaf or the signer first) and its private key (PEM, unencrypted, never shown)."""
@@ -29,14 +34,17 @@ class KeyPair:
 
 def parse(pem: bytes) -> tuple[facts.Certificate, ...]:
     """Every certificate of a PEM text, in its order. Raises :class:`NotPem`."""
-    return tuple(describe(certificate) for certificate in load(pem))
+    try:
+        return tuple(describe(certificate) for certificate in load(pem))
+    except _MALFORMED as error:
+        raise NotPem(f"expected certificates as in RFC 5280, found one with {error}") from error
 
 
 def load(pem: bytes) -> list[x509.Certificate]:
     """The certificates themselves, for the rest of this layer. Raises :class:`NotPem`."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except _MALFORMED as error:
         raise NotPem(f"expected PEM certificates, found {_excerpt(pem)}") from error
 
 
@@ -72,7 +80,7 @@ def signers(leaf_pem: bytes, candidates: collections.abc.Iterable[facts.Certific
             continue
         try:
             leaf.verify_directly_issued_by(load(candidate.pem.encode("ascii"))[0])
-        except (ValueError, TypeError, exceptions.InvalidSignature):
+        except (*_MALFORMED, TypeError, exceptions.InvalidSignature):
             continue
         found.add(candidate.fingerprint)
     return frozenset(found)
@@ -82,7 +90,11 @@ def matches(pair: KeyPair) -> bool:
     """Whether the private key belongs to the first certificate. Raises :class:`NotPem`."""
     key = load_key(pair.key_pem)
     form = forms.Encoding.DER, forms.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(*form) == load(pair.certificate_pem)[0].public_key().public_bytes(*form)
+    try:
+        certified = load(pair.certificate_pem)[0].public_key()
+    except _MALFORMED as error:
+        raise NotPem(f"expected a certificate with an EC, Ed25519 or RSA key, found {error}") from error
+    return key.public_key().public_bytes(*form) == certified.public_bytes(*form)
 
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -102,7 +114,7 @@ def load_key(pem: bytes) -> PrivateKey:
 def _dns_names(certificate: x509.Certificate) -> frozenset[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_MALFORMED):
         return frozenset()
     return frozenset(names.get_values_for_type(x509.DNSName))
 
@@ -110,14 +122,14 @@ def _dns_names(certificate: x509.Certificate) -> frozenset[str]:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_MALFORMED):
         return False
 
 
 def _key_algorithm(certificate: x509.Certificate) -> str:
     try:
         key = certificate.public_key()
-    except (ValueError, exceptions.UnsupportedAlgorithm):
+    except _MALFORMED:
         return "unknown"
     if isinstance(key, ec.EllipticCurvePublicKey):
         return {"secp256r1": "ECDSA-P256", "secp384r1": "ECDSA-P384"}.get(key.curve.name, f"ECDSA-{key.curve.name}")

@@ -20,6 +20,8 @@ READY_MARK = "steadyhook.io/ready"
 GENERATION = "steadyhook.io/generation"
 RETIRED = "steadyhook.io/retired"
 REQUEST = "steadyhook.io/request"  # the request for a rotation that was taken up last
+GENERATION_DIGITS = 18
+"""So that it fits into the int64 of a status, wherever an absurd one came from."""
 
 Manifest = collections.abc.Mapping[str, Any]
 
@@ -45,13 +47,13 @@ def read_leaf(
         pair = _pair(manifest)
         trusted = _certificates(manifest, LEAF_TRUST)
     except _Unreadable as problem:
-        return facts.Leaf(secret=secret, defect=_defect(secret, problem), trusted=_salvage(manifest, LEAF_TRUST),
-                          generation=_generation(annotations))
+        return facts.Leaf(secret=secret, defect=_defect(secret, problem),
+                          trusted=_authorities(_salvage(manifest, LEAF_TRUST)), generation=_generation(annotations))
     candidates = {item.fingerprint: item for item in (*trusted, *authorities)}
     return facts.Leaf(
         secret=secret,
         certificate=pair.certificate,
-        trusted=tuple(item for item in trusted if item.is_ca),
+        trusted=_authorities(trusted),
         signers=certificates.signers(pair.certificate_pem, candidates.values()),
         ready_mark=annotations.get(READY_MARK),
         generation=_generation(annotations),
@@ -63,8 +65,9 @@ def read_authority(manifest: Manifest) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
     secret = _secret(manifest)
     annotations = manifest["metadata"].get("annotations") or {}
-    salvaged = {item.fingerprint: item for key in (BUNDLE, CERTIFICATE, NEXT_CERTIFICATE)
-                for item in _salvage(manifest, key)}
+    # A bundle may hold what is no CA's: the self-signed certificate of a webhook that was taken over.
+    signers = (item for key in (CERTIFICATE, NEXT_CERTIFICATE) for item in _salvage(manifest, key) if item.is_ca)
+    salvaged = {item.fingerprint: item for item in (*_salvage(manifest, BUNDLE), *signers)}
     bundle = tuple(salvaged.values())
     retired = frozenset(annotations.get(RETIRED, "").split())
     successor, successor_damaged = _successor(manifest)
@@ -101,34 +104,23 @@ def signing_pairs(manifest: Manifest) -> dict[facts.Fingerprint, certificates.Ke
     return pairs
 
 
-def leaf_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
-    """The ``data`` of a leaf Secret."""
-    return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, LEAF_TRUST: certificates.bundle_pem(bundle)})
-
-
-def authority_data(pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
-    """The ``data`` of a CA Secret."""
-    return _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
-
-
-def successor_data(
-    pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]
-) -> dict[str, str]:
-    """The part of a CA Secret's ``data`` that a new successor changes."""
-    return _encode({NEXT_CERTIFICATE: pair.certificate_pem, NEXT_KEY: pair.key_pem,
-                    BUNDLE: certificates.bundle_pem(bundle)})
-
-
-def promotion_data(
+def leaf_data(
     pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate]
 ) -> dict[str, str | None]:
-    """The part of a CA Secret's ``data`` that a promotion of the successor changes; None takes a key out."""
-    return {**authority_data(pair, bundle), NEXT_CERTIFICATE: None, NEXT_KEY: None}
+    """The ``data`` of a leaf Secret."""
+    return dict(_encode(
+        {CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, LEAF_TRUST: certificates.bundle_pem(bundle)}))
 
 
-def bundle_data(bundle: collections.abc.Iterable[facts.Certificate]) -> dict[str, str]:
-    """The part of a CA Secret's ``data`` that holds the trust bundle."""
-    return _encode({BUNDLE: certificates.bundle_pem(bundle)})
+def authority_data(
+    pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate],
+    successor: certificates.KeyPair | None = None,
+) -> dict[str, str | None]:
+    """The ``data`` of a CA Secret, with None for what must not be in it."""
+    data = _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
+    if successor is None:
+        return {**data, NEXT_CERTIFICATE: None, NEXT_KEY: None}
+    return {**data, **_encode({NEXT_CERTIFICATE: successor.certificate_pem, NEXT_KEY: successor.key_pem})}
 
 
 def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
@@ -215,12 +207,16 @@ def _salvage(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]:
             found.extend(certificates.parse(block[max(begin, 0):] + marker))
         except certificates.NotPem:
             continue
+    return tuple(found)
+
+
+def _authorities(found: collections.abc.Iterable[facts.Certificate]) -> tuple[facts.Certificate, ...]:
     return tuple(item for item in found if item.is_ca)
 
 
 def _generation(annotations: collections.abc.Mapping[str, str]) -> int | None:
     text = annotations.get(GENERATION, "")
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) <= GENERATION_DIGITS else None
 
 
 def _defect(secret: facts.Secret, problem: _Unreadable) -> facts.Defect:

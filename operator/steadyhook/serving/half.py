@@ -10,11 +10,9 @@ import kopf
 from steadyhook import settings as process_settings
 from steadyhook.cluster import client, embedding, paths
 from steadyhook.core import election
-from steadyhook.serving import admission, keeping, readiness, reporting, tls
+from steadyhook.serving import admission, contact, keeping, readiness, reporting, routing, tls
 
 logger = logging.getLogger(__name__)
-
-LONGEST_PAUSE_SECONDS = 30.0
 
 
 class AdmissionServer(admission.AdmissionServer):
@@ -25,7 +23,7 @@ class AdmissionServer(admission.AdmissionServer):
     WebhookCertificate once that is marked ready, and reports to the ManagerNode of its node. ``settings`` are read
     from the environment when left out (see the README); leave kopf's ``settings.admission.managed`` unset.
 
-    ``routes``: aiohttp handlers by path, for requests that are not kopf's.
+    ``routes``: aiohttp handlers by path, for requests that are not kopf's, besides those of :func:`steadyhook.route`.
     Raises :class:`steadyhook.settings.SettingsError`.
     """
 
@@ -36,7 +34,8 @@ class AdmissionServer(admission.AdmissionServer):
         self._settings = settings or process_settings.from_command_line()
         self._cluster = client.Cluster()
         self._reporter = reporting.Reporter(cluster=self._cluster, settings=self._settings)
-        context, ready = tls.SwappableContext(), readiness.Readiness()
+        self._contact = contact.Contact()
+        context, ready = tls.SwappableContext(), readiness.Readiness(check=self._contact.trouble)
         self._keeper = keeping.Keeper(
             settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict)
         self._watching: embedding.EmbeddedOperator | None = None
@@ -49,7 +48,7 @@ class AdmissionServer(admission.AdmissionServer):
             port=self._settings.webhook_port,
             health_port=self._settings.health_port,
             drain_seconds=self._settings.drain_seconds,
-            routes=routes,
+            routes={**routing.ROUTES, **(routes or {})},
             on_start=self._start,
             on_drain=on_drain,
             liveness=self._trouble,
@@ -81,6 +80,7 @@ class AdmissionServer(admission.AdmissionServer):
         self._tasks = [
             asyncio.create_task(self._reporter.run(), name="reporter"),
             asyncio.create_task(self._watch(), name="first look at the Secret"),
+            asyncio.create_task(self._contact.keep(self._read), name="contact to the API server"),
         ]
 
     async def _stop(self) -> None:
@@ -99,12 +99,18 @@ class AdmissionServer(admission.AdmissionServer):
             name="serving", registry=self._registry(), namespace=self._settings.namespace, configure=self._configure)
         self._watching.start()
 
+    async def _read(self) -> None:
+        self._see(await self._cluster.find(paths.secret(self._settings.namespace, self._settings.secret_name)))
+
+    def _see(self, manifest: client.Manifest | None) -> None:
+        self._contact.touch()
+        self._keeper.see(manifest)
+
     async def _look(self) -> None:
         pauses = iter(embedding.EndlessBackoffs())
         while True:
             try:
-                self._keeper.see(await self._cluster.find(
-                    paths.secret(self._settings.namespace, self._settings.secret_name)))
+                await self._read()
                 return
             except client.Forbidden as error:
                 problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
@@ -127,7 +133,7 @@ class AdmissionServer(admission.AdmissionServer):
 
         @kopf.on.event("", "v1", "secrets", registry=registry)
         async def secret_changed(event: kopf.RawEvent, **_: Any) -> None:
-            hand_over(self._keeper.see, None if event["type"] == "DELETED" else dict(event["object"]))
+            hand_over(self._see, None if event["type"] == "DELETED" else dict(event["object"]))
 
         @kopf.on.event(paths.GROUP, "managernodes", registry=registry)
         async def node_changed(**_: Any) -> None:

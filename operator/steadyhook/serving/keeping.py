@@ -5,13 +5,15 @@ It goes on with the last good certificate, whatever happens to the Secret, the i
 """
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
 import logging
+import time
 
 from steadyhook import metrics
 from steadyhook.cluster import client
-from steadyhook.core import facts, serving
-from steadyhook.pki import certificates, secrets
+from steadyhook.core import facts, reasons, serving
+from steadyhook.pki import secrets
 from steadyhook.serving import readiness, tls
 from steadyhook.settings import Settings
 
@@ -33,6 +35,7 @@ class Keeper:
         self._served: serving.Served | None = None
         self._verdict: serving.Verdict | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._leaf: tuple[facts.Fingerprint | None, float] = (None, 0.0)  # and since when, by the monotonic clock
 
     @property
     def certified(self) -> bool:
@@ -46,10 +49,11 @@ class Keeper:
 
     def _judge(self) -> None:
         leaf = secrets.read_leaf(self._manifest) if self._manifest else None
-        verdict = serving.judge(leaf, served=self._served, service_name=self._settings.service_dns_name, now=_now())
-        if verdict.swap:
-            assert self._manifest is not None
-            self._swap(secrets.key_pair(self._manifest))
+        verdict = self._judge_leaf(leaf)
+        if verdict.swap and leaf is not None and (defect := self._swap(leaf)) is not None:
+            leaf = dataclasses.replace(leaf, defect=defect)
+            verdict = self._judge_leaf(leaf)
+        verdict = dataclasses.replace(verdict, swap=False)  # it is done; seen again, the same Secret is no news
         self._served = verdict.served
         self._set_readiness(verdict)
         self._set_alarm(verdict.wake_at)
@@ -57,8 +61,22 @@ class Keeper:
             self._tell(verdict, leaf)
         self._verdict = verdict
 
-    def _swap(self, pair: certificates.KeyPair) -> None:
-        self._context.swap(pair.certificate_pem, pair.key_pem)
+    def _judge_leaf(self, leaf: facts.Leaf | None) -> serving.Verdict:
+        fingerprint = leaf.certificate.fingerprint if leaf and leaf.certificate else None
+        if fingerprint != self._leaf[0]:
+            self._leaf = (fingerprint, time.monotonic())
+        return serving.judge(leaf, served=self._served, service_name=self._settings.service_dns_name, now=_now(),
+                             seen_seconds=time.monotonic() - self._leaf[1])
+
+    def _swap(self, leaf: facts.Leaf) -> facts.Defect | None:
+        """Put it into service, unless OpenSSL is stricter than the checks were: an RSA key that is too short, say."""
+        assert self._manifest is not None
+        pair = secrets.key_pair(self._manifest)
+        try:
+            self._context.swap(pair.certificate_pem, pair.key_pem)
+        except (ValueError, OSError) as error:
+            return facts.Defect(reason=reasons.Reason.NOT_USABLE, message=f"Secret {leaf.secret.name}: {error}")
+        return None
 
     def _set_readiness(self, verdict: serving.Verdict) -> None:
         if self.certified:

@@ -4,19 +4,21 @@ The reporter: keeps this instance's entry in its node's ManagerNode, and posts a
 It writes on change only; there is no heartbeat.
 """
 import asyncio
+import contextlib
 import datetime
 import logging
 import random
 
 from steadyhook import metrics
-from steadyhook.cluster import client, events, paths
+from steadyhook.cluster import client, embedding, events, paths
 from steadyhook.core import election, reasons, reporting, serving
 from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 RETRACT_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 30.0
+NEIGHBOUR_SECONDS = 60.0
+"""How often to look whether the other pods in the list still exist; one that was killed cannot say goodbye."""
 
 
 class Reporter:
@@ -30,7 +32,8 @@ class Reporter:
         self._role: election.Role | None = None
         self._problem: str | None = None
         self._changed = asyncio.Event()
-        self._pruned = False
+        self._has_looked = False
+        self._has_neighbours = False
         self._announced: tuple[serving.Phase, reasons.Reason] | None = None
 
     def set_verdict(self, verdict: serving.Verdict) -> None:
@@ -53,8 +56,7 @@ class Reporter:
         """Until cancelled."""
         pause = 1.0
         while True:
-            await self._changed.wait()
-            self._changed.clear()
+            await self._wait_for_change()
             try:
                 await self._report()
                 pause = 1.0
@@ -66,7 +68,14 @@ class Reporter:
                                self._settings.instance.node_name, error)
                 self._changed.set()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 2, embedding.LONGEST_PAUSE_SECONDS)
+
+    async def _wait_for_change(self) -> None:
+        pause = NEIGHBOUR_SECONDS * random.uniform(0.5, 1.0) if self._has_neighbours else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._changed.wait()
+        self._changed.clear()
 
     async def retract(self) -> None:
         """Take this instance's entry out, as far as that is possible within two seconds."""
@@ -100,40 +109,49 @@ class Reporter:
         metrics.WRITES.labels(object="ManagerNode", verb="update").inc()
 
     async def _create(self) -> client.Manifest:
-        """Owned by the Node, so that it goes with the node. Raises Conflict when it was created meanwhile."""
+        """Owned, so that it goes with what it speaks of. Raises Conflict when it was created meanwhile."""
         name = self._settings.instance.node_name
-        node = await self._find_node(name)
-        owners = [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}] if node else []
         created = await self._cluster.create(paths.manager_nodes(self._settings.namespace), {
             "apiVersion": f"{paths.GROUP}/{paths.VERSION}", "kind": "ManagerNode",
-            "metadata": {"name": name, "namespace": self._settings.namespace, "ownerReferences": owners},
+            "metadata": {"name": name, "namespace": self._settings.namespace,
+                         "ownerReferences": await self._find_owners()},
             "spec": {"nodeName": name},
         })
         metrics.WRITES.labels(object="ManagerNode", verb="create").inc()
         return created
 
-    async def _find_node(self, name: str) -> client.Manifest | None:
-        try:
-            return await self._cluster.find(paths.node(name))
-        except client.Forbidden:
-            return None
+    async def _find_owners(self) -> list[client.Manifest]:
+        """The Node; the pod, if its Node is gone before it; on a workstation nothing."""
+        instance = self._settings.instance
+        for kind, name, path in (("Node", instance.node_name, paths.node(instance.node_name)),
+                                 ("Pod", instance.pod_name, paths.pod(self._settings.namespace, instance.pod_name))):
+            with contextlib.suppress(client.Forbidden):
+                owner = await self._cluster.find(path)
+                if owner is not None:
+                    return [{"apiVersion": "v1", "kind": kind, "name": name, "uid": owner["metadata"]["uid"]}]
+        return []
 
     async def _find_gone(self, instances: list[reporting.Entry]) -> frozenset[str]:
-        """The other pods in the list that are gone; asked once, when this instance has just started."""
-        if self._pruned:
-            return frozenset()
-        gone = set()
-        for item in instances:
-            if item["podUID"] == self._settings.instance.pod_uid:
-                continue
+        """The other pods in the list that are gone: the former one of this node, as a rule."""
+        neighbours = [item for item in instances if self._is_neighbour(item)]
+        gone: set[str] = set()
+        for item in neighbours:
             try:
                 pod = await self._cluster.find(paths.pod(self._settings.namespace, item["podName"]))
             except client.Forbidden:
-                break
+                self._has_neighbours = False
+                return frozenset(gone)
             if pod is None or pod["metadata"]["uid"] != item["podUID"]:
                 gone.add(item["podUID"])
-        self._pruned = True
+        self._has_neighbours = len(neighbours) > len(gone)
+        self._has_looked = True
         return frozenset(gone)
+
+    def _is_neighbour(self, item: reporting.Entry) -> bool:
+        # Of a process that is no pod nobody can say whether it is gone. Once, what it may have left is cleared; two
+        # that live would clear each other's entries for ever.
+        is_pod = item["podUID"] != item["podName"]
+        return item["podUID"] != self._settings.instance.pod_uid and (is_pod or not self._has_looked)
 
     async def _announce(self, manifest: client.Manifest) -> None:
         """An Event for what a person would want to know: not that all is well from the start, on every node."""
