@@ -87,12 +87,6 @@ async def _write_secret(
     if replaces is not None:
         await cluster.delete(paths.secret(wanted.namespace, name), uid=replaces.uid,
                              resource_version=replaces.resource_version)
-    await _create_secret(cluster, wanted, name, data, annotations)
-
-
-async def _create_secret(
-    cluster: client.Cluster, wanted: policy.Policy, name: str, data: dict[str, str], annotations: dict[str, str]
-) -> None:
     await cluster.create(paths.secrets(wanted.namespace), {
         "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
         "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
@@ -104,31 +98,9 @@ async def _create_secret(
 async def _update_secret(
     cluster: client.Cluster, wanted: policy.Policy, secret: facts.Secret, patch: client.Manifest
 ) -> None:
-    path = paths.secret(wanted.namespace, secret.name)
-    if secret.recreate:
-        await _recreate_secret(cluster, wanted, secret, patch, before=await cluster.get(path))
-        return
     patch.setdefault("metadata", {})["resourceVersion"] = secret.resource_version
-    await cluster.merge(path, patch)
+    await cluster.merge(paths.secret(wanted.namespace, secret.name), patch)
     metrics.WRITES.labels(object="Secret", verb="patch").inc()
-
-
-async def _recreate_secret(
-    cluster: client.Cluster, wanted: policy.Policy, secret: facts.Secret, patch: client.Manifest,
-    before: client.Manifest,
-) -> None:
-    """
-    As an update, of a Secret that is marked immutable: the API server would refuse that for ever.
-
-    ``before`` is what it holds; the delete makes sure that this is what was decided from.
-    """
-    await cluster.delete(paths.secret(wanted.namespace, secret.name), uid=secret.uid,
-                         resource_version=secret.resource_version)
-    data = {**(before.get("data") or {}), **patch["data"]}
-    annotations = {**(before["metadata"].get("annotations") or {}),
-                   **patch.get("metadata", {}).get("annotations", {})}
-    await _create_secret(cluster, wanted, secret.name, {key: value for key, value in data.items() if value is not None},
-                         annotations)
 
 
 async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
