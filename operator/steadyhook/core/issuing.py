@@ -7,7 +7,7 @@ What the issuer does next: a total function of what was seen, the policy and the
     2. a configuration lacks the bundle         -> inject it
     3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
     4. the CA is due, or a rotation is asked for -> add a successor to the CA Secret and to the bundle
-    5. the successor is trusted everywhere      -> write a leaf that it has signed
+    5. the successor is trusted everywhere      -> write that down, then a leaf that it has signed
     6. every server serves that                 -> the old CA leaves
     7. else nothing, and when to look again
 
@@ -149,7 +149,8 @@ def _leaf(
     if seen.authority.successor is not None and rotation.has_switched(seen):
         signer = seen.authority.successor  # never backwards
     lacking = rotation.untrusting(seen, signer)
-    if lacking and defect.reason is reasons.Reason.SIGNER_REPLACED and _not_due(seen, wanted, now) is None:
+    waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
+    if lacking and waits and _not_due(seen, wanted, now) is None:
         # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
         return Decision(
             reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
@@ -212,9 +213,9 @@ def _switch(
             message="every configuration trusts the new CA; the API servers get settleSeconds to load it",
             wake_at=now + datetime.timedelta(seconds=wait_seconds))
     return Decision(
-        actions=(_issue(seen, wanted, successor, bundle, reasons.Reason.SWITCHING, now),),
+        actions=(steps.Switch(authority=seen.authority, bundle=bundle),),
         reason=reasons.Reason.SWITCHING,
-        message="issuing a leaf by the new CA, which is trusted everywhere")
+        message="the new CA is trusted everywhere, so it signs from now on")
 
 
 def _retirement(
@@ -338,6 +339,14 @@ def _known_signer(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetim
     return None
 
 
+def _by_successor(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    if rotation.has_switched(seen) and not rotation.is_by_successor(seen):
+        return facts.Defect(
+            reason=reasons.Reason.SWITCHING,
+            message=f"the leaf in Secret {wanted.secret_name} is not signed by the new CA yet")
+    return None
+
+
 def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.leaf.certificate is not None
     if seen.leaf.certificate.dns_names != wanted.dns_names:
@@ -397,4 +406,4 @@ def _not_requested(seen: facts.Seen, wanted: policy.Policy, now: datetime.dateti
 
 
 _LEAF_CHECKS: tuple[Check, ...] = (
-    _sound, _latest, _known_signer, _right_names, _as_specified, _not_due, _not_requested)
+    _sound, _latest, _known_signer, _by_successor, _right_names, _as_specified, _not_due, _not_requested)

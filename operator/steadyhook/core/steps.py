@@ -52,6 +52,14 @@ class AddSuccessor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Write down that the successor signs from now on, so that whatever is lost later, nobody goes backwards."""
+
+    authority: facts.Authority
+    bundle: tuple[facts.Certificate, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
     """Let the successor be the present signer, with this bundle; what is not in it any more is retired."""
 
@@ -60,4 +68,4 @@ class Promote:
     retired: frozenset[facts.Fingerprint]
 
 
-Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Promote
+Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Switch | Promote
