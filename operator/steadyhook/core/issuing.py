@@ -306,9 +306,15 @@ def _unsettled_seconds(
 
 
 def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
-    """Grows even if everything that remembers the last one is lost, hence the time in seconds."""
+    """
+    Grows even if everything that remembers the last one is lost, hence the time in seconds.
+
+    What is lost may have been issued just now, by a clock that is ahead of this one.
+    """
     known = seen.leaf.generation if seen.leaf and seen.leaf.generation else 0
-    return max(int(now.timestamp()), seen.last_generation + 1, known + 1)
+    lost = seen.leaf is None or leaf.first_defect(seen.leaf, now) is not None or known < seen.last_generation
+    time = now + BACKDATE if lost else now
+    return max(int(time.timestamp()), seen.last_generation + 1, known + 1)
 
 
 Check = collections.abc.Callable[[facts.Seen, policy.Policy, datetime.datetime], facts.Defect | None]
