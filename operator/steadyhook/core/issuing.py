@@ -273,11 +273,17 @@ def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 def trusted_everywhere(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
     """The certificates that the CA Secret's bundle and every webhook that can be written trust."""
-    trusted = {item.fingerprint for item in (seen.authority.bundle if seen.authority else ())}
+    trusted = frozenset(item.fingerprint for item in (seen.authority.bundle if seen.authority else ()))
     for configuration in writable(seen):
-        for entry in configuration.entries:
-            trusted &= {item.fingerprint for item in entry.trusted}
-    return frozenset(trusted)
+        if configuration.entries:
+            trusted &= trusted_by(configuration)
+    return trusted
+
+
+def trusted_by(configuration: facts.Configuration) -> frozenset[facts.Fingerprint]:
+    """The certificates that every webhook of the configuration trusts."""
+    each = [frozenset(item.fingerprint for item in entry.trusted) for entry in configuration.entries]
+    return frozenset.intersection(*each) if each else frozenset()
 
 
 def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> bool:

@@ -17,7 +17,7 @@ class Memory:
     """Of one active instance."""
 
     def __init__(self) -> None:
-        self._trusted_since: dict[facts.Fingerprint, float] = {}
+        self._trusted_since: dict[tuple[facts.Fingerprint, str], float] = {}  # by CA and configuration's uid
         self._acknowledged_since: float | None = None
         self._waiting_since: float | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
@@ -29,8 +29,13 @@ class Memory:
         self._acknowledged_since = self._waiting_since = None
 
     def trusted_seconds(self, now: float) -> dict[facts.Fingerprint, float]:
-        """For how long each CA has been seen in every configuration that can be written."""
-        return {fingerprint: now - since for fingerprint, since in self._trusted_since.items()}
+        """
+        For how long each CA that every writable configuration trusts has been seen in each that trusts it.
+
+        One that could not be written and trusts it at last, by whomever's hand, has to settle as well.
+        """
+        return {fingerprint: now - max(since for (one, _), since in self._trusted_since.items() if one == fingerprint)
+                for fingerprint in {one for one, _ in self._trusted_since}}
 
     def acknowledged_seconds(self, now: float) -> float:
         """For how long every server has been seen to serve the leaf of the successor."""
@@ -42,8 +47,10 @@ class Memory:
 
     def note(self, seen: facts.Seen, now: float) -> None:
         """Take in a new look at the world; ``now`` is not before the last read of it."""
-        trusted = issuing.trusted_everywhere(seen)
-        self._trusted_since = {item: self._trusted_since.get(item, now) for item in trusted}
+        everywhere = issuing.trusted_everywhere(seen)
+        pairs = {(one, "") for one in everywhere} | {
+            (one, item.uid) for item in seen.configurations for one in everywhere & issuing.trusted_by(item)}
+        self._trusted_since = {pair: self._trusted_since.get(pair, now) for pair in pairs}
         if not rotation.has_switched(seen):
             self._acknowledged_since = self._waiting_since = None
             return
