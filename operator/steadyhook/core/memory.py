@@ -22,6 +22,8 @@ class Memory:
         self._waiting_since: float | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
         self._injections: dict[str, list[float]] = {}
+        self.last_generation = 0
+        """The generation of the last leaf that this instance has tried to write; the status tells it to the others."""
 
     def forget_waits(self) -> None:
         """The instance is not active: whoever is measures by itself."""

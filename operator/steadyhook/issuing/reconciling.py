@@ -155,7 +155,7 @@ class Reconciler:
             self._cluster, manifest, wanted, states=self._memory.states(now),
             trusted_seconds=self._memory.trusted_seconds(now),
             acknowledged_seconds=self._memory.acknowledged_seconds(now),
-            waiting_seconds=self._memory.waiting_seconds(now))
+            waiting_seconds=self._memory.waiting_seconds(now), last_generation=self._memory.last_generation)
         doubtful = rotation.to_be_proven(observation.seen)
         if not doubtful:
             return observation
@@ -183,6 +183,8 @@ class Reconciler:
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
         observation: observing.Observation,
     ) -> None:
+        if isinstance(action, steps.IssueLeaf):
+            self._memory.last_generation = action.generation  # written or not: the answer may get lost
         try:
             await applying.apply(self._cluster, action, wanted, pairs=observation.pairs, now=_now())
         except client.Conflict:
