@@ -27,7 +27,7 @@ async def apply(
         case steps.CreateAuthority():
             pair = await asyncio.to_thread(minting.mint_authority, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
-                                   bundle=(pair.certificate, *action.bundle))
+                                   bundle=(pair.certificate, *action.bundle), retired=action.retired)
         case steps.ExtendBundle(authority=authority):
             await _write_authority(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), bundle=action.bundle,

@@ -104,7 +104,8 @@ def _authority(
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
         actions=(steps.CreateAuthority(
-            replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority),),
+            replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority,
+            retired=seen.authority.retired if seen.authority else frozenset()),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
@@ -254,9 +255,9 @@ def _promote(seen: facts.Seen, bundle: tuple[facts.Certificate, ...], message: s
     in_leaf = {item.fingerprint for item in (seen.leaf.trusted if seen.leaf else ())}
     leaving = ({item.fingerprint for item in seen.authority.bundle} | in_leaf) - kept
     return Decision(
-        # Of those that left earlier, only one that the leaf Secret still names could come back.
+        # All that ever left: a backup of the leaf Secret, or an old manifest, may name any of them.
         actions=(steps.Promote(authority=seen.authority, bundle=bundle,
-                               retired=frozenset(leaving | (seen.authority.retired & in_leaf))),),
+                               retired=frozenset(leaving | seen.authority.retired)),),
         reason=reasons.Reason.RETIRING,
         message=message)
 

@@ -12,6 +12,7 @@ class CreateAuthority:
     bundle: tuple[facts.Certificate, ...]  # what is trusted besides the new CA
     reason: reasons.Reason
     request: str | None = None
+    retired: frozenset[facts.Fingerprint] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
