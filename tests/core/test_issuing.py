@@ -215,4 +215,4 @@ def test_the_generation_grows_whatever_the_clock_says() -> None:
     ahead = int(NOW.timestamp()) + 1_000_000
     issue = only_action(decide(steady(leaf=None, last_generation=ahead)))
     assert isinstance(issue, steps.IssueLeaf)
-    assert issue.generation == ahead + 1
+    assert issue.generation > ahead

@@ -316,12 +316,12 @@ def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
     """
     Grows even if everything that remembers the last one is lost, hence the time in seconds.
 
-    What is lost may have been issued just now, by a clock that is ahead of this one.
+    What is lost may have been issued just now, by a clock that is ahead of this one, and be in no status yet.
     """
     known = seen.leaf.generation if seen.leaf and seen.leaf.generation else 0
-    lost = seen.leaf is None or leaf.first_defect(seen.leaf, now) is not None or known < seen.last_generation
-    time = now + BACKDATE if lost else now
-    return max(int(time.timestamp()), seen.last_generation + 1, known + 1)
+    lost = not known or known < seen.last_generation
+    return max(int(now.timestamp()), seen.last_generation + 1, known + 1) + (
+        int(BACKDATE.total_seconds()) if lost else 0)
 
 
 Check = collections.abc.Callable[[facts.Seen, policy.Policy, datetime.datetime], facts.Defect | None]

@@ -65,7 +65,9 @@ def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:
 
     For one that says nothing at all, because it is no instance of ours, what was seen on the wire counts.
     """
-    served = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate and is_by_successor(seen) else None
+    served = None
+    if seen.leaf is not None and seen.leaf.certificate is not None and is_by_successor(seen):
+        served = seen.leaf.certificate.fingerprint
     return tuple(item for item in seen.servers if served is None or (
         item.proof is not facts.Proof.GOOD if item.fingerprint is None else item.fingerprint != served))
 
