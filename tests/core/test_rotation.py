@@ -163,6 +163,11 @@ def test_what_has_left_does_not_come_back_from_the_leaf_secret_and_is_taken_out_
     assert decide(dataclasses.replace(done, configurations=(builders.configuration(NEW),))).actions == ()
 
 
+def test_a_retired_ca_that_signs_once_more_is_trusted() -> None:
+    again = builders.authority(NEW, OLD, successor=OLD, retired=frozenset({OLD.fingerprint}))
+    assert set(issuing.trust_bundle(seen(authority=again), NOW)) == {OLD, NEW}
+
+
 def test_a_present_ca_that_cannot_sign_any_more_is_replaced_by_its_successor_and_stays_trusted() -> None:
     broken = builders.authority(OLD, NEW, successor=NEW, certificate=None, defect=facts.Defect(
         reason=reasons.Reason.KEY_MISMATCH, message="damaged"))

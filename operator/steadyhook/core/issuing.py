@@ -67,9 +67,17 @@ def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certif
         *(item for configuration in seen.configurations if lost or configuration.is_taken_over
           for entry in configuration.entries for item in entry.trusted),
     ]
-    retired = seen.authority.retired if seen.authority else frozenset()
+    retired = _retired(seen)
     unique = {item.fingerprint: item for item in trusted if item.not_after > now and item.fingerprint not in retired}
     return tuple(sorted(unique.values(), key=lambda item: (item.not_before, item.fingerprint)))
+
+
+def _retired(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
+    """What must not come back, unless it signs once more."""
+    if seen.authority is None:
+        return frozenset()
+    signers = {item.fingerprint for item in (seen.authority.certificate, seen.authority.successor) if item is not None}
+    return seen.authority.retired - signers
 
 
 def authority_defect(seen: facts.Seen, now: datetime.datetime) -> facts.Defect | None:
@@ -257,7 +265,7 @@ def _promote(seen: facts.Seen, bundle: tuple[facts.Certificate, ...], message: s
     return Decision(
         # All that ever left: a backup of the leaf Secret, or an old manifest, may name any of them.
         actions=(steps.Promote(authority=seen.authority, bundle=bundle,
-                               retired=frozenset(leaving | seen.authority.retired)),),
+                               retired=frozenset(leaving | (seen.authority.retired - kept))),),
         reason=reasons.Reason.RETIRING,
         message=message)
 
