@@ -37,7 +37,7 @@ class Checker:
         self.conflicts: list[str] = []
         self._action: steps.Step | None = None
         self._generation = 0
-        self._was_lost = False  # there was no leaf that told its generation when the last one was written
+        self._was_lost = False  # no leaf told its generation when one of the unrecorded was written
         self._unrecorded = 0  # generations since the last one that the status knows
         self._signer: facts.Fingerprint | None = None
         self._issued: dict[facts.Fingerprint, reasons.Reason] = {}
@@ -163,8 +163,10 @@ class Checker:
         if new.mark != certificate.fingerprint or new.generation is None:
             raise Violation(f"1: {certificate.fingerprint} is written without its mark or generation")
         if new.generation <= self._generation:
-            if self._unrecorded and self._was_lost:
-                raise Forgotten("two generations, each lost before any status knew of it")
+            known = self.world.store.objects[model.CERTIFICATE].value.status.get("generation", 0)
+            restored = old is not None and old.generation == known  # it is just what the status knows
+            if self._unrecorded and (self._was_lost or restored):
+                raise Forgotten("a generation that no status knew was lost, after another, or for a backup")
             raise Violation(f"1: generation {new.generation} follows {self._generation}")
         authority = self.world.store.get(model.AUTHORITY)
         held: model.AuthorityContent | None = authority.value if authority else None
@@ -175,7 +177,8 @@ class Checker:
             raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
         self._generation = new.generation
         status = self.world.store.objects[model.CERTIFICATE].value.status
-        self._was_lost = old is None or (old.generation or 0) < max(1, status.get("generation", 0))
+        lost = old is None or (old.generation or 0) < max(1, status.get("generation", 0))
+        self._was_lost = lost or (self._was_lost and self._unrecorded > 0)
         self._unrecorded += 1
         self._signer = certificate.pem
         self._issued[certificate.fingerprint] = self._action.reason
