@@ -49,7 +49,7 @@ def test_a_fresh_start_goes_ca_then_bundle_then_leaf() -> None:
     issue = only_action(decide(injected))
     assert isinstance(issue, steps.IssueLeaf)
     assert (issue.signer, issue.bundle, issue.replaces) == (NEW, (NEW,), None)
-    assert issue.generation == int(NOW.timestamp())
+    assert issue.generation == int((NOW + issuing.BACKDATE).timestamp())
 
 
 def test_a_leaf_by_a_new_ca_waits_until_that_ca_has_settled_everywhere() -> None:
@@ -204,8 +204,15 @@ def test_expired_ca_certificates_leave_the_bundle() -> None:
     assert issuing.trust_bundle(seen, NOW) == (OLD,)
 
 
+def test_the_generation_is_the_time_and_beyond_any_clock_where_the_last_one_may_be_lost() -> None:
+    for leaf, expected in ((builders.leaf(signer=OLD), NOW), (None, NOW + issuing.BACKDATE)):
+        issue = only_action(decide(steady(leaf=leaf), duration="1000h"))
+        assert isinstance(issue, steps.IssueLeaf)
+        assert issue.generation == int(expected.timestamp())
+
+
 def test_the_generation_grows_whatever_the_clock_says() -> None:
     ahead = int(NOW.timestamp()) + 1_000_000
     issue = only_action(decide(steady(leaf=None, last_generation=ahead)))
     assert isinstance(issue, steps.IssueLeaf)
-    assert issue.generation == ahead + 1
+    assert issue.generation > ahead

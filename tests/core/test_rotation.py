@@ -13,6 +13,7 @@ BY_OLD = builders.leaf(signer=OLD)
 BY_NEW = builders.leaf(signer=NEW, trusted=(OLD, NEW), cert=builders.certificate("by-new"))
 BOTH = (builders.configuration(OLD, NEW),)
 SERVER = facts.Server(pod_uid="1", name="node-1", fingerprint=BY_NEW.certificate.fingerprint, proof=facts.Proof.GOOD)
+SWITCHED = builders.authority(OLD, NEW, successor=NEW, switched=True, request="now")
 ASKED = {"rotate_authority": "now"}
 
 
@@ -66,9 +67,10 @@ def test_the_new_ca_is_injected_before_it_signs() -> None:
 def test_the_switch_waits_until_the_new_ca_has_settled() -> None:
     unsettled = decide(seen(trusted_seconds={OLD.fingerprint: 60.0, NEW.fingerprint: 9.0}))
     assert (unsettled.actions, unsettled.reason) == ((), reasons.Reason.DISTRIBUTING)
-    issue = only(decide(seen()))
+    assert isinstance(only(decide(seen())), steps.Switch)
+    issue = only(decide(seen(authority=SWITCHED)))
     assert isinstance(issue, steps.IssueLeaf)
-    assert (issue.signer, set(issue.bundle)) == (NEW, {OLD, NEW})
+    assert (issue.signer, set(issue.bundle), issue.reason) == (NEW, {OLD, NEW}, reasons.Reason.SWITCHING)
 
 
 def test_the_switch_waits_for_a_configuration_that_cannot_be_written() -> None:
@@ -87,6 +89,18 @@ def test_a_renewal_during_the_wait_for_trust_is_signed_by_the_ca_in_use() -> Non
 
 def test_a_repair_after_the_switch_is_signed_by_the_new_ca_even_when_the_leaf_is_gone() -> None:
     issue = only(decide(switched(leaf=None, trusted_seconds={})))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == NEW
+
+
+def test_a_repair_after_the_switch_is_signed_by_the_new_ca_even_when_nobody_else_remembers_it() -> None:
+    issue = only(decide(seen(leaf=None, authority=SWITCHED)))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == NEW
+
+
+def test_a_leaf_by_the_old_ca_that_came_back_after_the_switch_is_replaced() -> None:
+    issue = only(decide(switched(SERVER, leaf=BY_OLD, authority=SWITCHED, acknowledged_seconds=60.0)))
     assert isinstance(issue, steps.IssueLeaf)
     assert issue.signer == NEW
 
@@ -147,6 +161,11 @@ def test_what_has_left_does_not_come_back_from_the_leaf_secret_and_is_taken_out_
     assert isinstance(inject, steps.InjectBundle)
     assert inject.bundle == (NEW,)
     assert decide(dataclasses.replace(done, configurations=(builders.configuration(NEW),))).actions == ()
+
+
+def test_a_retired_ca_that_signs_once_more_is_trusted() -> None:
+    again = builders.authority(NEW, OLD, successor=OLD, retired=frozenset({OLD.fingerprint}))
+    assert set(issuing.trust_bundle(seen(authority=again), NOW)) == {OLD, NEW}
 
 
 def test_a_present_ca_that_cannot_sign_any_more_is_replaced_by_its_successor_and_stays_trusted() -> None:

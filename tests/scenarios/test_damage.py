@@ -15,7 +15,7 @@ import pytest
 
 from devcluster import audit, facade
 from scenarios import configurations, damages, handshakes, installation
-from steadyhook.issuing import reconciling
+from steadyhook.core import memory
 from steadyhook.pki import certificates, secrets
 
 pytestmark = pytest.mark.cluster
@@ -413,9 +413,9 @@ def test_a_fight_over_a_ca_bundle_is_given_up_and_told_of_and_taken_up_when_it_i
             damages.Culprit(installed).annotate(ready=None)
             wait_repaired(steady, writes=REPAIRED)
         assert configurations.writes(installed, "rival", since=position) == []
-        assert len(configurations.writes(installed, "rival", since=steady.position)) == reconciling.CONTEST_INJECTIONS
+        assert len(configurations.writes(installed, "rival", since=steady.position)) == memory.CONTEST_INJECTIONS
         installed.cluster.wait_for(
-            lambda: installed.conditions()["Injected"]["status"] == "True", reconciling.CONTEST_SECONDS + SECONDS,
+            lambda: installed.conditions()["Injected"]["status"] == "True", memory.CONTEST_SECONDS + SECONDS,
             "the bundle to be injected in peace")
 
 

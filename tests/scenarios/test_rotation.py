@@ -71,7 +71,7 @@ def test_a_rotation_that_is_asked_for_is_not_noticed_by_anyone(serving: installa
     serving.wait_serving(but_not=leaf)
     assert serving.secret_writes(since=since) == [("patch", 200)]
     authority_writes = serving.writes("secrets", installation.AUTHORITY, since=since)
-    assert [item["verb"] for item in authority_writes] == ["patch", "patch"]  # the successor joins; the old one leaves
+    assert [item["verb"] for item in authority_writes] == ["patch"] * 3  # it joins, it signs, the old one leaves
     reasons = [item["reason"] for item in serving.events()]
     for reason in ("StartingRotation", "Switching", "Retiring"):
         assert reason in reasons

@@ -31,16 +31,22 @@ async def apply(
         case steps.CreateAuthority():
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
-                                   bundle=(pair.certificate, *action.bundle))
+                                   bundle=(pair.certificate, *action.bundle), retired=action.retired)
         case steps.ExtendBundle(authority=authority):
             await _write_authority(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), bundle=action.bundle,
-                successor=_pair(pairs, authority.successor), retired=authority.retired, request=authority.request)
+                successor=_pair(pairs, authority.successor), retired=authority.retired, request=authority.request,
+                switched=authority.switched)
         case steps.AddSuccessor(authority=authority):
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), successor=pair,
                 bundle=(*action.bundle, pair.certificate), retired=authority.retired, request=action.request)
+        case steps.Switch(authority=authority):
+            await _write_authority(
+                cluster, wanted, authority.secret, signer=_pair(pairs, authority.certificate), bundle=action.bundle,
+                successor=_pair(pairs, authority.successor), retired=authority.retired, request=authority.request,
+                switched=True)
         case steps.Promote(authority=authority):
             await _write_authority(
                 cluster, wanted, authority.secret, signer=_pair(pairs, authority.successor), bundle=action.bundle,
@@ -81,11 +87,14 @@ async def _write_authority(
     cluster: client.Cluster, wanted: policy.Policy, replaces: facts.Secret | None, *,
     signer: certificates.KeyPair | None, bundle: collections.abc.Iterable[facts.Certificate],
     successor: certificates.KeyPair | None = None, retired: collections.abc.Iterable[facts.Fingerprint] = (),
-    request: str | None,
+    request: str | None, switched: bool = False,
 ) -> None:
     """The whole CA Secret each time, so that one that has to be recreated loses nothing."""
     assert signer is not None, "decided without a signer"
-    annotations = {secrets.RETIRED: " ".join(sorted(retired)), **_request(request)}
+    annotations = {
+        secrets.RETIRED: " ".join(sorted(retired)),
+        secrets.SWITCHED: successor.certificate.fingerprint if successor is not None and switched else "",
+        **_request(request)}
     await _write_secret(cluster, wanted, wanted.authority_secret_name, replaces,
                         secrets.authority_data(signer, bundle, successor), annotations)
 

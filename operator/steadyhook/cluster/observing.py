@@ -23,11 +23,13 @@ async def observe(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
     trusted_seconds: collections.abc.Mapping[str, float], acknowledged_seconds: float, waiting_seconds: float,
+    last_generation: int,
 ) -> Observation:
     """
     See everything about one certificate, by reads that bypass every cache.
 
     ``manifest``: its WebhookCertificate, just read. ``states``: what is known of configurations by uid.
+    ``last_generation``: what this instance has issued itself, which the status may not tell yet.
     Raises :class:`client.APIError`.
     """
     authority_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.authority_secret_name))
@@ -43,7 +45,7 @@ async def observe(
         provided_defect=provided if isinstance(provided, facts.Defect) else None,
         authority=authority,
         configurations=await _configurations(cluster, manifest, wanted, states=states),
-        last_generation=status.get("generation", 0),
+        last_generation=max(status.get("generation", 0), last_generation),
         last_signer=status.get("caFingerprint"),
         trusted_seconds=trusted_seconds,
         acknowledged_seconds=acknowledged_seconds,

@@ -74,6 +74,7 @@ class Authority:
     certificate: Certificate | None = None
     successor: Certificate | None = None  # the next signer, if there is one whose key is at hand
     successor_damaged: bool = False  # there was to be one, but it cannot be used
+    switched: bool = False  # leaves are signed by the successor from now on
     retired: frozenset[Fingerprint] = frozenset()
     request: str | None = None
     bundle: tuple[Certificate, ...] = ()  # the signer and whatever of the bundle could be read

@@ -7,7 +7,7 @@ What the issuer does next: a total function of what was seen, the policy and the
     2. a configuration lacks the bundle         -> inject it
     3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
     4. the CA is due, or a rotation is asked for -> add a successor to the CA Secret and to the bundle
-    5. the successor is trusted everywhere      -> write a leaf that it has signed
+    5. the successor is trusted everywhere      -> write that down, then a leaf that it has signed
     6. every server serves that                 -> the old CA leaves
     7. else nothing, and when to look again
 
@@ -67,9 +67,17 @@ def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certif
         *(item for configuration in seen.configurations if lost or configuration.is_taken_over
           for entry in configuration.entries for item in entry.trusted),
     ]
-    retired = seen.authority.retired if seen.authority else frozenset()
+    retired = _retired(seen)
     unique = {item.fingerprint: item for item in trusted if item.not_after > now and item.fingerprint not in retired}
     return tuple(sorted(unique.values(), key=lambda item: (item.not_before, item.fingerprint)))
+
+
+def _retired(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
+    """What must not come back, unless it signs once more."""
+    if seen.authority is None:
+        return frozenset()
+    signers = {item.fingerprint for item in (seen.authority.certificate, seen.authority.successor) if item is not None}
+    return seen.authority.retired - signers
 
 
 def authority_defect(seen: facts.Seen, now: datetime.datetime) -> facts.Defect | None:
@@ -106,8 +114,9 @@ def _authority(
         return Decision(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
-        actions=(steps.CreateAuthority(replaces=replaces, bundle=bundle, reason=defect.reason,
-                                       request=wanted.rotate_authority, provided=seen.provided),),
+        actions=(steps.CreateAuthority(
+            replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority,
+            retired=seen.authority.retired if seen.authority else frozenset(), provided=seen.provided),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
@@ -152,12 +161,13 @@ def _leaf(
     if seen.authority.successor is not None and rotation.has_switched(seen):
         signer = seen.authority.successor  # never backwards
     lacking = rotation.untrusting(seen, signer)
-    if lacking and defect.reason is reasons.Reason.SIGNER_REPLACED and _not_due(seen, wanted, now) is None:
+    waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
+    if lacking and waits and _not_due(seen, wanted, now) is None:
         # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
         return Decision(
             reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
             + ", ".join(f"{item.kind} {item.name}" for item in lacking))
-    wait_seconds = _unsettled_seconds(seen, wanted, signer)
+    wait_seconds = _unsettled_seconds(seen, wanted, signer, bundle)
     if wait_seconds > 0:
         return Decision(
             reason=reasons.Reason.SETTLING,
@@ -216,9 +226,9 @@ def _switch(
             message="every configuration trusts the new CA; the API servers get settleSeconds to load it",
             wake_at=now + datetime.timedelta(seconds=wait_seconds))
     return Decision(
-        actions=(_issue(seen, wanted, successor, bundle, reasons.Reason.SWITCHING, now),),
+        actions=(steps.Switch(authority=seen.authority, bundle=bundle),),
         reason=reasons.Reason.SWITCHING,
-        message="issuing a leaf by the new CA, which is trusted everywhere")
+        message="the new CA is trusted everywhere, so it signs from now on")
 
 
 def _retirement(
@@ -257,9 +267,9 @@ def _promote(seen: facts.Seen, bundle: tuple[facts.Certificate, ...], message: s
     in_leaf = {item.fingerprint for item in (seen.leaf.trusted if seen.leaf else ())}
     leaving = ({item.fingerprint for item in seen.authority.bundle} | in_leaf) - kept
     return Decision(
-        # Of those that left earlier, only one that the leaf Secret still names could come back.
+        # All that ever left: a backup of the leaf Secret, or an old manifest, may name any of them.
         actions=(steps.Promote(authority=seen.authority, bundle=bundle,
-                               retired=frozenset(leaving | (seen.authority.retired & in_leaf))),),
+                               retired=frozenset(leaving | (seen.authority.retired - kept))),),
         reason=reasons.Reason.RETIRING,
         message=message)
 
@@ -276,11 +286,17 @@ def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 def trusted_everywhere(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
     """The certificates that the CA Secret's bundle and every webhook that can be written trust."""
-    trusted = {item.fingerprint for item in (seen.authority.bundle if seen.authority else ())}
+    trusted = frozenset(item.fingerprint for item in (seen.authority.bundle if seen.authority else ()))
     for configuration in writable(seen):
-        for entry in configuration.entries:
-            trusted &= {item.fingerprint for item in entry.trusted}
-    return frozenset(trusted)
+        if configuration.entries:
+            trusted &= trusted_by(configuration)
+    return trusted
+
+
+def trusted_by(configuration: facts.Configuration) -> frozenset[facts.Fingerprint]:
+    """The certificates that every webhook of the configuration trusts."""
+    each = [frozenset(item.fingerprint for item in entry.trusted) for entry in configuration.entries]
+    return frozenset.intersection(*each) if each else frozenset()
 
 
 def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> bool:
@@ -292,9 +308,15 @@ def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, .
     )
 
 
-def _unsettled_seconds(seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate) -> float:
-    """How long to wait before the signer may be used. API servers cannot acknowledge what they have loaded."""
-    first_leaf = seen.leaf is None and seen.last_generation == 0
+def _unsettled_seconds(
+    seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate, bundle: tuple[facts.Certificate, ...]
+) -> float:
+    """
+    How long to wait before the signer may be used. API servers cannot acknowledge what they have loaded.
+
+    The very first leaf need not wait, unless there is a bundle of others: then a webhook that works is taken over.
+    """
+    first_leaf = seen.leaf is None and seen.last_generation == 0 and bundle == (signer,)
     in_use = signer.fingerprint == seen.last_signer or (
         seen.leaf is not None and seen.leaf.defect is None and signer.fingerprint in seen.leaf.signers)
     if first_leaf or in_use:
@@ -303,9 +325,15 @@ def _unsettled_seconds(seen: facts.Seen, wanted: policy.Policy, signer: facts.Ce
 
 
 def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
-    """Grows even if everything that remembers the last one is lost, hence the time in seconds."""
+    """
+    Grows even if everything that remembers the last one is lost, hence the time in seconds.
+
+    What is lost may have been issued just now, by a clock that is ahead of this one, and be in no status yet.
+    """
     known = seen.leaf.generation if seen.leaf and seen.leaf.generation else 0
-    return max(int(now.timestamp()), seen.last_generation + 1, known + 1)
+    lost = not known or known < seen.last_generation
+    return max(int(now.timestamp()), seen.last_generation + 1, known + 1) + (
+        int(BACKDATE.total_seconds()) if lost else 0)
 
 
 Check = collections.abc.Callable[[facts.Seen, policy.Policy, datetime.datetime], facts.Defect | None]
@@ -333,6 +361,14 @@ def _known_signer(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetim
         return facts.Defect(
             reason=reasons.Reason.SIGNER_REPLACED,
             message=f"the leaf in Secret {wanted.secret_name} is not signed by the present CA")
+    return None
+
+
+def _by_successor(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    if rotation.has_switched(seen) and not rotation.is_by_successor(seen):
+        return facts.Defect(
+            reason=reasons.Reason.SWITCHING,
+            message=f"the leaf in Secret {wanted.secret_name} is not signed by the new CA yet")
     return None
 
 
@@ -395,4 +431,4 @@ def _not_requested(seen: facts.Seen, wanted: policy.Policy, now: datetime.dateti
 
 
 _LEAF_CHECKS: tuple[Check, ...] = (
-    _sound, _latest, _known_signer, _right_names, _as_specified, _not_due, _not_requested)
+    _sound, _latest, _known_signer, _by_successor, _right_names, _as_specified, _not_due, _not_requested)

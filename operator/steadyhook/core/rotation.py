@@ -5,13 +5,13 @@ Rotation of the CA: rows 4 to 6 of the issuer's table, each step safe by itself 
 
     NotRotating --due or asked for--> Distributing: the next CA is in the bundle, every configuration gets it
         ^                                 | everywhere, and settled
-        |                             Switching: the leaf is signed by the next CA
+        |                             Switching: written down, then the leaf is signed by the next CA
         |                                 | written
         |                             Acknowledging: every server serves it, or its pod is gone
         |                                 | all, seen on the wire, and settled
         +------- the old CA leaves ---- Retiring
 
-Where it stands is in the objects alone: a successor in the CA Secret, and who signed the leaf. It never goes backwards.
+Where it stands is in the CA Secret: a successor, and whether it signs already. It never goes backwards.
 """
 import datetime
 
@@ -42,12 +42,19 @@ def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
 
 
 def has_switched(seen: facts.Seen) -> bool:
-    """Whether leaves are signed by the successor already."""
+    """Whether leaves have to be signed by the successor already."""
     successor = seen.authority.successor if seen.authority else None
     if successor is None:
         return False
-    by_leaf = seen.leaf is not None and seen.leaf.defect is None and successor.fingerprint in seen.leaf.signers
-    return by_leaf or seen.last_signer == successor.fingerprint
+    assert seen.authority is not None
+    return seen.authority.switched or is_by_successor(seen) or seen.last_signer == successor.fingerprint
+
+
+def is_by_successor(seen: facts.Seen) -> bool:
+    """Whether the leaf in the Secret is signed by the successor."""
+    successor = seen.authority.successor if seen.authority else None
+    return successor is not None and seen.leaf is not None and seen.leaf.defect is None and (
+        successor.fingerprint in seen.leaf.signers)
 
 
 def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.Configuration, ...]:
@@ -59,11 +66,13 @@ def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.
 
 def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:
     """
-    The servers that do not say that they serve the Secret's leaf.
+    The servers that do not say that they serve the Secret's leaf; all of them as long as that is not the successor's.
 
     For one that says nothing at all, because it is no instance of ours, what was seen on the wire counts.
     """
-    served = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
+    served = None
+    if seen.leaf is not None and seen.leaf.certificate is not None and is_by_successor(seen):
+        served = seen.leaf.certificate.fingerprint
     return tuple(item for item in seen.servers if served is None or (
         item.proof is not facts.Proof.GOOD if item.fingerprint is None else item.fingerprint != served))
 

@@ -17,6 +17,7 @@ class CreateAuthority:
     reason: reasons.Reason
     request: str | None = None
     provided: facts.Certificate | None = None
+    retired: frozenset[facts.Fingerprint] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,14 @@ class AddSuccessor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Write down that the successor signs from now on, so that whatever is lost later, nobody goes backwards."""
+
+    authority: facts.Authority
+    bundle: tuple[facts.Certificate, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
     """Let the successor be the present signer, with this bundle; what is not in it any more is retired."""
 
@@ -66,4 +75,4 @@ class Promote:
     retired: frozenset[facts.Fingerprint]
 
 
-Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Promote
+Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Switch | Promote

@@ -14,7 +14,7 @@ from typing import Any
 
 from steadyhook import metrics
 from steadyhook.cluster import applying, client, events, observing, paths, servers
-from steadyhook.core import conditions, facts, issuing, policy, reasons, rotation, steps
+from steadyhook.core import conditions, facts, issuing, memory, policy, reasons, rotation, steps
 from steadyhook.issuing import proving
 from steadyhook.pki import certificates
 from steadyhook.settings import Settings
@@ -27,10 +27,6 @@ RESYNC_SECONDS = 60.0
 PAUSE_AFTER_ERROR_SECONDS = 5.0
 STEPS = 12
 """A fresh start takes three steps, a repair at most four. More in one pass means that they do not lead anywhere."""
-
-FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
-CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
-CONTEST_INJECTIONS = 4
 
 Confirm = collections.abc.Callable[[], collections.abc.Awaitable[bool]]
 """Whether this instance is the active one, by a fresh read."""
@@ -50,12 +46,8 @@ class Reconciler:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._due = 0.0
-        self._trusted_since: dict[facts.Fingerprint, float] = {}
-        self._acknowledged_since: float | None = None
-        self._waiting_since: float | None = None
+        self._memory = memory.Memory()
         self._announced: reasons.Reason | None = None
-        self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
-        self._injections: dict[str, tuple[tuple[facts.Certificate, ...], list[float]]] = {}
         self._absent = False
 
     def wake(self, delay: float = 0.0) -> None:
@@ -107,7 +99,7 @@ class Reconciler:
     async def _reconcile(self) -> float:
         """One pass; returns after how many seconds to look again."""
         if not await self._confirm():
-            self._forget_waits()
+            self._memory.forget_waits()
             return RESYNC_SECONDS
         manifest = await self._cluster.find(paths.certificate(self._settings.namespace, self._settings.certificate))
         if manifest is None:
@@ -124,7 +116,7 @@ class Reconciler:
             return RESYNC_SECONDS
         seen, decision = await self._take_steps(manifest, wanted)
         await self._report(manifest, seen, wanted, decision)
-        dates = [RESYNC_SECONDS, *(until - time.monotonic() for _, until in self._blocked.values())]
+        dates = [RESYNC_SECONDS, *self._memory.seconds_until_open(time.monotonic())]
         if decision.wake_at is not None:
             dates.append((decision.wake_at - _now()).total_seconds())
         return max(0.1, min(dates))
@@ -143,8 +135,7 @@ class Reconciler:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
         for _ in range(STEPS):
             observation = await self._observe(manifest, wanted)
-            self._note_trust(observation.seen)
-            self._note_acknowledgements(observation.seen)
+            self._memory.note(observation.seen, time.monotonic())
             decision = issuing.decide(observation.seen, wanted, _now())
             if not decision.actions:
                 return observation.seen, decision
@@ -160,10 +151,12 @@ class Reconciler:
 
     async def _observe(self, manifest: client.Manifest, wanted: policy.Policy) -> observing.Observation:
         """What the API server says, and during a rotation also what is seen on the wire."""
+        now = time.monotonic()
         observation = await observing.observe(
-            self._cluster, manifest, wanted, states=self._states(), trusted_seconds=self._trusted_seconds(),
-            acknowledged_seconds=_seconds_since(self._acknowledged_since),
-            waiting_seconds=_seconds_since(self._waiting_since))
+            self._cluster, manifest, wanted, states=self._memory.states(now),
+            trusted_seconds=self._memory.trusted_seconds(now),
+            acknowledged_seconds=self._memory.acknowledged_seconds(now),
+            waiting_seconds=self._memory.waiting_seconds(now), last_generation=self._memory.last_generation)
         doubtful = rotation.to_be_proven(observation.seen)
         if not doubtful:
             return observation
@@ -191,6 +184,8 @@ class Reconciler:
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
         observation: observing.Observation,
     ) -> None:
+        if isinstance(action, steps.IssueLeaf):
+            self._memory.last_generation = action.generation  # written or not: the answer may get lost
         try:
             await applying.apply(self._cluster, action, wanted, pairs=observation.pairs, now=_now())
         except client.Conflict:
@@ -200,56 +195,22 @@ class Reconciler:
             if not isinstance(action, steps.InjectBundle):
                 raise
             # Others go on: a configuration that cannot be written blocks nothing.
-            self._block(action.configuration, facts.ConfigurationState.FORBIDDEN, FORBIDDEN_SECONDS)
+            self._memory.note_refusal(action.configuration.uid, time.monotonic())
+            logger.warning("%s; not tried again for %.0f s.", error, memory.FORBIDDEN_SECONDS)
             await self._post(manifest, events.WARNING, facts.ConfigurationState.FORBIDDEN, str(error))
             return
         if isinstance(action, steps.InjectBundle):
             await self._note_injection(manifest, action)
 
     async def _note_injection(self, manifest: client.Manifest, action: steps.InjectBundle) -> None:
-        """The same bundle into the same configuration again: somebody has overwritten it. A new bundle is no fight."""
-        now, configuration = time.monotonic(), action.configuration
-        bundle, times = self._injections.get(configuration.uid, (action.bundle, []))
-        recent = [at for at in times if now - at < CONTEST_SECONDS and bundle == action.bundle]
-        self._injections[configuration.uid] = (action.bundle, [*recent, now])
-        if len(recent) + 1 >= CONTEST_INJECTIONS:
-            self._block(configuration, facts.ConfigurationState.CONTESTED, CONTEST_SECONDS)
-            await self._post(manifest, events.WARNING, facts.ConfigurationState.CONTESTED,
-                             f"{configuration.kind} {configuration.name} was overwritten {len(recent)} times within"
-                             f" {CONTEST_SECONDS:.0f} s; it is left alone for a while")
-
-    def _block(self, configuration: facts.Configuration, state: facts.ConfigurationState, seconds: float) -> None:
-        logger.warning("%s %s: %s; not tried again for %.0f s.", configuration.kind, configuration.name, state, seconds)
-        self._blocked[configuration.uid] = (state, time.monotonic() + seconds)
-
-    def _states(self) -> dict[str, facts.ConfigurationState]:
-        now = time.monotonic()
-        self._blocked = {uid: item for uid, item in self._blocked.items() if item[1] > now}
-        return {uid: state for uid, (state, _) in self._blocked.items()}
-
-    def _trusted_seconds(self) -> dict[facts.Fingerprint, float]:
-        now = time.monotonic()
-        return {fingerprint: now - since for fingerprint, since in self._trusted_since.items()}
-
-    def _note_trust(self, seen: facts.Seen) -> None:
-        """Since when each CA has been seen in every configuration that can be written."""
-        trusted = set(issuing.trusted_everywhere(seen))
-        self._trusted_since = {item: self._trusted_since.get(item, time.monotonic()) for item in trusted}
-
-    def _note_acknowledgements(self, seen: facts.Seen) -> None:
-        """Since when the leaf of the successor has been waited for, and since when everybody has served it."""
-        if not rotation.has_switched(seen):
-            self._acknowledged_since = self._waiting_since = None
+        configuration = action.configuration
+        overwritten = self._memory.note_injection(configuration.uid, action.bundle, time.monotonic())
+        if overwritten is None:
             return
-        now = time.monotonic()
-        self._waiting_since = self._waiting_since or now
-        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
-        self._acknowledged_since = (self._acknowledged_since or now) if complete else None
-
-    def _forget_waits(self) -> None:
-        """A new active instance measures each wait anew."""
-        self._trusted_since.clear()
-        self._acknowledged_since = self._waiting_since = None
+        message = (f"{configuration.kind} {configuration.name} was overwritten {overwritten} times within"
+                   f" {memory.CONTEST_SECONDS:.0f} s; it is left alone for a while")
+        logger.warning("%s.", message)
+        await self._post(manifest, events.WARNING, facts.ConfigurationState.CONTESTED, message)
 
     async def _report(
         self, manifest: client.Manifest, seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision
@@ -313,10 +274,6 @@ def _server_name(wanted: policy.Policy) -> str:
     """The name that an endpoint has to be good for: the Service's, by which the API server calls."""
     names = sorted(f"{name}.{namespace}.svc" for namespace, name in wanted.services)
     return next((name for name in names if name in wanted.dns_names), min(wanted.dns_names))
-
-
-def _seconds_since(moment: float | None) -> float:
-    return time.monotonic() - moment if moment is not None else 0.0
 
 
 def _now() -> datetime.datetime:

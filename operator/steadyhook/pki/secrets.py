@@ -20,6 +20,7 @@ NEXT_CERTIFICATE, NEXT_KEY = "next.crt", "next.key"
 READY_MARK = "steadyhook.io/ready"
 GENERATION = "steadyhook.io/generation"
 RETIRED = "steadyhook.io/retired"
+SWITCHED = "steadyhook.io/switched"  # the fingerprint of the next signer, once it signs
 REQUEST = "steadyhook.io/request"  # the request for a rotation that was taken up last
 GENERATION_DIGITS = 18
 """So that it fits into the int64 of a status, wherever an absurd one came from."""
@@ -72,6 +73,7 @@ def read_authority(manifest: Manifest) -> facts.Authority:
     bundle = tuple(salvaged.values())
     retired = frozenset(annotations.get(RETIRED, "").split())
     successor, successor_damaged = _successor(manifest)
+    switched = successor is not None and annotations.get(SWITCHED) == successor.fingerprint
     try:
         certificate = _pair(manifest).certificate
         if not certificate.is_ca:
@@ -79,10 +81,11 @@ def read_authority(manifest: Manifest) -> facts.Authority:
     except _Unreadable as problem:
         return facts.Authority(secret=secret, defect=_defect(secret, problem), bundle=bundle, retired=retired,
                                successor=successor, successor_damaged=successor_damaged,
-                               request=annotations.get(REQUEST))
+                               switched=switched, request=annotations.get(REQUEST))
     return facts.Authority(
         secret=secret, certificate=certificate, bundle=bundle, bundle_damaged=_is_damaged(manifest, certificate),
-        successor=successor, successor_damaged=successor_damaged, retired=retired, request=annotations.get(REQUEST))
+        successor=successor, successor_damaged=successor_damaged, switched=switched, retired=retired,
+        request=annotations.get(REQUEST))
 
 
 def read_provided(manifest: Manifest, *, now: datetime.datetime) -> facts.Certificate | facts.Defect:

@@ -1,0 +1,94 @@
+"""
+What the active instance remembers from look to look: for how long things have held, and what is left alone.
+
+Every moment in here is of the instance's own monotonic clock, in seconds. Nothing of it is ever written down: a new
+active instance measures each wait anew.
+"""
+import collections.abc
+
+from steadyhook.core import facts, issuing, rotation
+
+FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
+CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
+CONTEST_INJECTIONS = 4
+
+
+Bundle = tuple[facts.Certificate, ...]
+
+
+class Memory:
+    """Of one active instance."""
+
+    def __init__(self) -> None:
+        self._trusted_since: dict[tuple[facts.Fingerprint, str], float] = {}  # by CA and configuration's uid
+        self._acknowledged_since: float | None = None
+        self._waiting_since: float | None = None
+        self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
+        self._injections: dict[str, tuple[Bundle, list[float]]] = {}
+        self.last_generation = 0
+        """The generation of the last leaf that this instance has tried to write; the status tells it to the others."""
+
+    def forget_waits(self) -> None:
+        """The instance is not active: whoever is measures by itself."""
+        self._trusted_since.clear()
+        self._acknowledged_since = self._waiting_since = None
+
+    def trusted_seconds(self, now: float) -> dict[facts.Fingerprint, float]:
+        """
+        For how long each CA that every writable configuration trusts has been seen in each that trusts it.
+
+        One that could not be written and trusts it at last, by whomever's hand, has to settle as well.
+        """
+        return {fingerprint: now - max(since for (one, _), since in self._trusted_since.items() if one == fingerprint)
+                for fingerprint in {one for one, _ in self._trusted_since}}
+
+    def acknowledged_seconds(self, now: float) -> float:
+        """For how long every server has been seen to serve the leaf of the successor."""
+        return now - self._acknowledged_since if self._acknowledged_since is not None else 0.0
+
+    def waiting_seconds(self, now: float) -> float:
+        """For how long that has been waited for."""
+        return now - self._waiting_since if self._waiting_since is not None else 0.0
+
+    def note(self, seen: facts.Seen, now: float) -> None:
+        """Take in a new look at the world; ``now`` is not before the last read of it."""
+        everywhere = issuing.trusted_everywhere(seen)
+        pairs = {(one, "") for one in everywhere} | {
+            (one, item.uid) for item in seen.configurations for one in everywhere & issuing.trusted_by(item)}
+        self._trusted_since = {pair: self._trusted_since.get(pair, now) for pair in pairs}
+        if not rotation.has_switched(seen):
+            self._acknowledged_since = self._waiting_since = None
+            return
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
+        if not complete:
+            self._acknowledged_since = None
+        elif self._acknowledged_since is None:
+            self._acknowledged_since = now
+
+    def note_refusal(self, uid: str, now: float) -> None:
+        """The API server forbade to patch this configuration."""
+        self._blocked[uid] = (facts.ConfigurationState.FORBIDDEN, now + FORBIDDEN_SECONDS)
+
+    def note_injection(self, uid: str, bundle: Bundle, now: float) -> int | None:
+        """
+        A configuration was written; how often it was overwritten if it is now left alone for a while, else None.
+
+        The same bundle again means that somebody has overwritten it; another bundle is no fight.
+        """
+        before, times = self._injections.get(uid, (bundle, []))
+        recent = [at for at in times if now - at < CONTEST_SECONDS and before == bundle]
+        self._injections[uid] = (bundle, [*recent, now])
+        if len(recent) + 1 < CONTEST_INJECTIONS:
+            return None
+        self._blocked[uid] = (facts.ConfigurationState.CONTESTED, now + CONTEST_SECONDS)
+        return len(recent)
+
+    def seconds_until_open(self, now: float) -> list[float]:
+        """When each configuration that is left alone is to be tried again."""
+        return [until - now for _, until in self._blocked.values()]
+
+    def states(self, now: float) -> collections.abc.Mapping[str, facts.ConfigurationState]:
+        """What is known of configurations by uid; a configuration that is not in it is open."""
+        self._blocked = {uid: item for uid, item in self._blocked.items() if item[1] > now}
+        return {uid: state for uid, (state, _) in self._blocked.items()}

@@ -1,0 +1,239 @@
+"""
+What has to hold at every step, whatever happens: the design's invariants, written independently of the core's checks.
+
+The numbers are the design's: 1 one write a generation, 2 compare-and-swap, 3 trust before use, 4 the last good goes on,
+5 no writes at rest, 9 time. Each is checked when something changes that it depends on.
+"""
+import collections
+import datetime
+from typing import TYPE_CHECKING
+
+from simulator import model, world
+from steadyhook.core import facts, issuing, reasons, serving, steps
+
+if TYPE_CHECKING:
+    from simulator import issuer, server
+
+ALMOST_EXPIRED = datetime.timedelta(minutes=5)
+"""Clocks differ by some minutes, so about a certificate that ends so soon opinions may differ."""
+
+
+class Violation(Exception):
+    """Something that must not happen has happened."""
+
+
+class Forgotten(Exception):
+    """More was lost than anybody can remember: nothing can be expected of this run any more."""
+
+
+class Checker:
+    """Is told of everything that changes, and raises :class:`Violation`."""
+
+    def __init__(self, where: world.World) -> None:
+        self.world = where
+        self.writes: collections.Counter[str] = collections.Counter()
+        self.last_write = 0.0
+        self.leaf_reasons: collections.Counter[reasons.Reason] = collections.Counter()
+        self.conflicts: list[str] = []
+        self._action: steps.Step | None = None
+        self._generation = 0
+        self._was_lost = False  # no leaf told its generation when one of the unrecorded was written
+        self._unrecorded = 0  # generations since the last one that the status knows
+        self._signer: facts.Fingerprint | None = None
+        self._issued: dict[facts.Fingerprint, reasons.Reason] = {}
+        self._retired: set[facts.Fingerprint] = set()
+        self._forgotten: set[facts.Fingerprint] = set()  # what no object remembers any more
+        self._untouched: set[str] = set()  # the uids of configurations as they were created
+        self._told: dict[str, set[facts.Fingerprint]] = {}  # what a configuration trusted when it was taken over
+
+    def attempted(
+        self, who: "issuer.Issuer", key: str, version: int, observation: "issuer.Observation",
+        action: steps.Step | None,
+    ) -> None:
+        """A write of an issuer has arrived at the API server, which has yet to accept it."""
+        if observation.versions.get(key, 0) != version or key not in {key if version == 0 else None, *who.observed}:
+            raise Violation(f"2: {who.name} writes {key} as if it were at {version}; it was seen at"
+                            f" {observation.versions.get(key, 0)}, and read since the last refusal at"
+                            f" {who.observed.get(key)}")
+        signer = action.signer if isinstance(action, steps.IssueLeaf) else (
+            action.authority.successor if isinstance(action, steps.Promote) else None)
+        if signer is not None and signer.fingerprint not in observation.keys:
+            raise Violation(f"2: {who.name} has not seen the key of {signer.fingerprint}")
+        self._action = action
+        current = self.world.store.get(key)
+        if (current.resource_version if current else 0) != version:
+            self.conflicts.append(key)
+
+    def written(self, old: model.Object | None, new: model.Object | None) -> None:
+        """The store has accepted a write, of whomever."""
+        item = new or old
+        assert item is not None
+        by_issuer = new is not None and new.author.startswith("issuer")
+        if new is not None and new.author != "people":
+            self.writes[item.key] += 1
+            self.last_write = self.world.now
+        if not by_issuer:
+            self._note_forgotten()
+        if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
+            self._unrecorded = 0
+        if item.key.startswith(model.CONFIGURATION):
+            self._note_takeover(old, new, by_issuer=by_issuer)
+        if item.key == model.AUTHORITY:
+            if new is None:
+                self._retired.clear()  # nobody remembers
+            if new is not None and by_issuer:
+                self._check_authority(old.value if old else None, new.value)
+        elif item.key == model.LEAF and new is not None and by_issuer:
+            self._check_leaf(old.value if old else None, new.value)
+
+    def swapped(
+        self, one: "server.Server", item: model.Object | None, before: serving.Served | None
+    ) -> None:
+        """A server's keeper has taken a new certificate, or has dropped the one it had."""
+        if one.served is None:
+            raise Violation(f"4: {one.name} has dropped its certificate")
+        now = self.world.utc(one.machine)
+        content: model.LeafContent | None = item.value if item else None
+        new = one.served.certificate
+        if content is None or content.unreadable or content.certificate.fingerprint != new.fingerprint:
+            raise Violation(f"4: {one.name} serves {new.fingerprint}, which the Secret that it sees does not hold")
+        if content.mark != new.fingerprint:
+            raise Violation(f"1: {one.name} serves {new.fingerprint}, which is not marked ready")
+        if not new.not_before <= now < new.not_after:
+            raise Violation(f"4: {one.name} serves {new.fingerprint} outside of its validity")
+        if new.pem not in {ca.fingerprint for ca in content.trusted}:
+            raise Violation(f"4: {one.name} serves {new.fingerprint}, which the Secret's ca.crt does not verify")
+        if before is not None and now < before.certificate.not_after and (
+                one.served.generation < before.generation):
+            raise Violation(f"3: {one.name} goes back from generation {before.generation} to"
+                            f" {one.served.generation}")
+        self.check_trust()
+
+    def check_trust(self) -> None:
+        """3: what any live server serves verifies under everything that an API server may have loaded."""
+        now = self.world.utc()
+        for one in self.world.live_servers():
+            certificate = one.certificate
+            if certificate is None or one.planted or certificate.not_after - ALMOST_EXPIRED <= now:
+                continue
+            if certificate.pem in self._forgotten:
+                continue
+            by_switch = self._issued.get(certificate.fingerprint) is reasons.Reason.SWITCHING
+            for uid, views in self.world.views.items():
+                if one.legacy is not None and certificate.pem not in self._told.get(uid, ()):
+                    continue  # it never called this one
+                for view in views:
+                    if view.until <= self.world.now or view.foreign or (view.blocked and not by_switch):
+                        continue
+                    if any(certificate.pem not in trusted for trusted in view.trusted):
+                        raise Violation(
+                            f"3: {one.name} serves {certificate.fingerprint}, signed by {certificate.pem}, but of"
+                            f" configuration {uid} an API server may have loaded"
+                            f" {[sorted(trusted) for trusted in view.trusted]}")
+
+    def _note_forgotten(self) -> None:
+        """Where both Secrets and every configuration have lost a CA, nobody can bring it back."""
+        leaf, authority = self.world.store.get(model.LEAF), self.world.store.get(model.AUTHORITY)
+        remembered = {*(leaf.value.trusted if leaf else ()), *(authority.value.bundle if authority else ())}
+        if authority is not None:
+            remembered |= {authority.value.certificate, authority.value.successor}
+        for item in self.world.store.list(model.CONFIGURATION):
+            remembered |= {one for entry in item.value for one in entry.trusted}
+        names = {item.fingerprint for item in remembered if item is not None}
+        self._forgotten |= {one.certificate.pem for one in self.world.live_servers()
+                            if one.certificate is not None and one.certificate.pem not in names}
+
+    def _note_takeover(self, old: model.Object | None, new: model.Object | None, *, by_issuer: bool) -> None:
+        """What a configuration trusts when it is first written by an issuer, that one has been told."""
+        if old is None and new is not None:
+            self._untouched.add(new.uid)
+        elif old is not None and old.uid in self._untouched:
+            self._untouched.discard(old.uid)
+            if by_issuer:
+                told = {one.fingerprint for entry in old.value for one in entry.trusted}
+                self._told[old.uid] = told
+                self._forgotten -= told
+
+    def unsettled(self, who: "issuer.Issuer", decision: issuing.Decision) -> None:
+        raise Violation(f"5: the decisions of {who.name} lead nowhere; the last was {decision.reason}")
+
+    def _check_leaf(self, old: model.LeafContent | None, new: model.LeafContent) -> None:
+        assert isinstance(self._action, steps.IssueLeaf)
+        certificate = new.certificate
+        if new.mark != certificate.fingerprint or new.generation is None:
+            raise Violation(f"1: {certificate.fingerprint} is written without its mark or generation")
+        if new.generation <= self._generation:
+            known = self.world.store.objects[model.CERTIFICATE].value.status.get("generation", 0)
+            restored = old is not None and old.generation == known  # it is just what the status knows
+            if self._unrecorded and (self._was_lost or restored):
+                raise Forgotten("a generation that no status knew was lost, after another, or for a backup")
+            raise Violation(f"1: generation {new.generation} follows {self._generation}")
+        authority = self.world.store.get(model.AUTHORITY)
+        held: model.AuthorityContent | None = authority.value if authority else None
+        if held is not None and held.certificate is not None and certificate.pem == held.certificate.fingerprint and (
+                held.successor is not None and self._signer == held.successor.fingerprint):
+            raise Violation(f"3: the leaf goes back from {self._signer} to {certificate.pem}")
+        if certificate.pem in self._retired:
+            raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
+        self._generation = new.generation
+        status = self.world.store.objects[model.CERTIFICATE].value.status
+        lost = old is None or (old.generation or 0) < max(1, status.get("generation", 0))
+        self._was_lost = lost or (self._was_lost and self._unrecorded > 0)
+        self._unrecorded += 1
+        self._signer = certificate.pem
+        self._issued[certificate.fingerprint] = self._action.reason
+        self.leaf_reasons[self._action.reason] += 1
+
+    def _check_authority(self, old: model.AuthorityContent | None, new: model.AuthorityContent) -> None:
+        now = self.world.utc()
+        kept = {item.fingerprint for item in new.bundle}
+        if new.certificate is not None and new.certificate.fingerprint not in kept:
+            raise Violation(f"3: the bundle lacks the signer {new.certificate.fingerprint}")
+        if old is not None and old.successor is not None and old.successor not in (new.successor, new.certificate):
+            raise Violation(f"3: the successor {old.successor.fingerprint} is dropped")
+        if isinstance(self._action, steps.Promote):
+            self._retired = (self._retired | new.retired) - kept
+        elif old is not None:
+            gone = {item.fingerprint for item in old.bundle
+                    if item.not_after - ALMOST_EXPIRED > now} - kept
+            if gone and not old.bundle_unreadable:
+                raise Violation(f"3: the bundle loses {sorted(gone)}")
+        back = self._retired & kept
+        if back:
+            raise Violation(f"3: what was retired comes back: {sorted(back)}")
+
+
+def at_rest(where: world.World) -> str | None:
+    """What keeps the world from the state that everything has to end in, or None."""
+    leaf, authority = where.store.get(model.LEAF), where.store.get(model.AUTHORITY)
+    if leaf is None or authority is None:
+        return "a Secret is missing"
+    content: model.LeafContent = leaf.value
+    held: model.AuthorityContent = authority.value
+    for one in where.live_servers():
+        if one.served is None or one.served.certificate.fingerprint != content.certificate.fingerprint:
+            return f"{one.name} does not serve the Secret's leaf"
+    if held.has_successor:
+        return "a rotation has not ended"
+    if held.certificate is None or content.certificate.pem != held.certificate.fingerprint:
+        return "the leaf is not signed by the CA"
+    bundle = {item.fingerprint for item in held.bundle}
+    for item in where.store.list(model.CONFIGURATION):
+        if any({one.fingerprint for one in entry.trusted} != bundle or not entry.readable for entry in item.value):
+            return f"{item.key} does not carry the bundle"
+    status = where.store.objects[model.CERTIFICATE].value.status
+    untrue = [item["type"] for item in status.get("conditions", ())
+              if item["status"] != ("True" if item["type"] in ("Ready", "Injected") else "False")]
+    if untrue or not status:
+        return f"the status is not that of rest: {untrue}"
+    active = [peer.name for peer in where.issuers if peer.role == "active"]
+    if not active or (len(active) > 1 and all(abs(peer.machine.skew_seconds) < 3 for peer in where.issuers)):
+        return f"active are {active}"
+    return None
+
+
+def minimal(where: world.World) -> str | None:
+    """After a rotation that nothing has disturbed, only the new CA is trusted."""
+    held: model.AuthorityContent = where.store.objects[model.AUTHORITY].value
+    trusted = sorted(item.fingerprint for item in held.bundle)
+    return None if len(trusted) == 1 else f"the bundle is not minimal: {trusted}"

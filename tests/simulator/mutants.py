@@ -1,0 +1,333 @@
+"""
+Broken variants of the core, each of a few lines: the simulator is worth as much as it catches of these.
+
+A mutant patches functions of the core in place, for as long as its context lasts.
+"""
+import collections.abc
+import contextlib
+import dataclasses
+import datetime
+import functools
+from typing import Any
+from unittest import mock
+
+from simulator import issuer, model, server, world
+from steadyhook.core import facts, issuing, leaf, memory, reasons, rotation, serving, steps
+
+Mutant = collections.abc.Callable[[], contextlib.AbstractContextManager[Any]]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(build: collections.abc.Callable[[], contextlib.AbstractContextManager[Any]]) -> Mutant:
+    MUTANTS[build.__name__] = build
+    return build
+
+
+def _seen(change: collections.abc.Callable[[facts.Seen], facts.Seen]) -> contextlib.AbstractContextManager[Any]:
+    """The decision is made from something else than what was seen."""
+    real = issuing.decide
+    return mock.patch.object(issuing, "decide", lambda seen, wanted, now: real(change(seen), wanted, now))
+
+
+def _decided(
+    change: collections.abc.Callable[[facts.Seen, issuing.Decision], issuing.Decision],
+) -> contextlib.AbstractContextManager[Any]:
+    """Something else is decided."""
+    real = issuing.decide
+    return mock.patch.object(issuing, "decide", lambda seen, wanted, now: change(seen, real(seen, wanted, now)))
+
+
+def _actions(change: collections.abc.Callable[[steps.Step], steps.Step]) -> contextlib.AbstractContextManager[Any]:
+    return _decided(lambda seen, decision: dataclasses.replace(
+        decision, actions=tuple(change(item) for item in decision.actions)))
+
+
+def _found(
+    counts: collections.abc.Callable[[world.World, facts.Server], bool],
+) -> contextlib.AbstractContextManager[Any]:
+    """Not everyone is waited for."""
+    real = server.find
+    return mock.patch.object(server, "find", lambda where: tuple(
+        one for one in real(where) if counts(where, one)))
+
+
+@mutant
+def leaf_before_bundle() -> contextlib.AbstractContextManager[Any]:
+    """Row 3 comes before row 2, and waits for nothing."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(issuing, "_injection", issuing._leaf))
+    stack.enter_context(mock.patch.object(issuing, "_leaf", issuing._injection))
+    stack.enter_context(mock.patch.object(issuing, "_unsettled_seconds", return_value=0.0))
+    return stack
+
+
+@mutant
+def no_settling_before_use() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(memory.Memory, "trusted_seconds", lambda self, now: dict.fromkeys(
+        {one for one, _ in self._trusted_since}, 1e9))
+
+
+@mutant
+def no_settling_when_a_webhook_is_taken_over() -> contextlib.AbstractContextManager[Any]:
+    real = issuing._unsettled_seconds
+    return mock.patch.object(issuing, "_unsettled_seconds", lambda seen, wanted, signer, bundle: (
+        0.0 if seen.leaf is None and seen.last_generation == 0 else real(seen, wanted, signer, bundle)))
+
+
+@mutant
+def settling_is_measured_only_where_it_can_be_written() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(memory.Memory, "trusted_seconds", lambda self, now: {
+        one: now - since for (one, uid), since in self._trusted_since.items() if not uid})
+
+
+@mutant
+def settling_is_measured_with_another_nodes_clock() -> contextlib.AbstractContextManager[Any]:
+    """The CA's own not_before, written by whoever has made it, instead of one's own monotonic clock."""
+    real = issuing.decide
+
+    def decide(seen: facts.Seen, wanted: Any, now: datetime.datetime) -> issuing.Decision:
+        made = seen.authority.bundle if seen.authority else ()
+        elapsed = {item.fingerprint: (now - item.not_before - issuing.BACKDATE).total_seconds() for item in made}
+        trusted = {one: elapsed.get(one, 0.0) for one in seen.trusted_seconds}
+        return real(dataclasses.replace(seen, trusted_seconds=trusted), wanted, now)
+
+    return mock.patch.object(issuing, "decide", decide)
+
+
+@mutant
+def the_switch_forgets_configurations_that_cannot_be_written() -> contextlib.AbstractContextManager[Any]:
+    real = rotation.untrusting
+    return mock.patch.object(rotation, "untrusting", lambda seen, certificate: tuple(
+        item for item in real(seen, certificate) if item.state is facts.ConfigurationState.OPEN))
+
+
+@mutant
+def the_old_ca_leaves_before_the_acknowledgements() -> contextlib.AbstractContextManager[Any]:
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(rotation, "unacknowledged", return_value=()))
+    stack.enter_context(mock.patch.object(rotation, "wrong", return_value=()))
+    return stack
+
+
+@mutant
+def the_old_ca_leaves_at_the_first_acknowledgement() -> contextlib.AbstractContextManager[Any]:
+    """No settling after it: whoever has started a moment ago is no endpoint yet."""
+    return mock.patch.object(memory.Memory, "acknowledged_seconds", return_value=1e9)
+
+
+@mutant
+def an_acknowledgement_counts_for_the_node() -> contextlib.AbstractContextManager[Any]:
+    real = rotation.unacknowledged
+
+    def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:
+        missing = real(seen)
+        nodes = {item.name for item in seen.servers} - {item.name for item in missing}
+        done = {item.name for item in seen.servers if item not in missing} | nodes
+        return tuple(item for item in missing if item.name not in done)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(rotation, "unacknowledged", unacknowledged))
+    stack.enter_context(mock.patch.object(rotation, "wrong", return_value=()))
+    return stack
+
+
+@mutant
+def only_endpoints_that_can_be_reached_count() -> contextlib.AbstractContextManager[Any]:
+    """Whoever is stopped or cut off is taken for gone."""
+    return _found(lambda where, one: not (where.servers[one.pod_uid].is_paused
+                                          or where.servers[one.pod_uid].machine.cut_off))
+
+
+@mutant
+def the_wire_and_the_silent_are_ignored() -> contextlib.AbstractContextManager[Any]:
+    """Pods of somebody else, which say nothing, are not waited for."""
+    return _found(lambda where, one: one.fingerprint is not None)
+
+
+@mutant
+def a_refused_write_is_tried_again_blindly() -> contextlib.AbstractContextManager[Any]:
+    real = issuer.Issuer._replace
+
+    def replace(self: issuer.Issuer, key: str, secret: facts.Secret, *arguments: Any) -> None:
+        try:
+            real(self, key, secret, *arguments)
+        except model.Conflict:
+            item = self.world.store.get(key)
+            if item is None:
+                raise
+            real(self, key, dataclasses.replace(secret, resource_version=str(item.resource_version)), *arguments)
+
+    return mock.patch.object(issuer.Issuer, "_replace", replace)
+
+
+@mutant
+def writes_are_unconditional() -> contextlib.AbstractContextManager[Any]:
+    """The resourceVersion is taken from the object just before the write, not from what the decision was made from."""
+    real = issuer.Issuer._replace
+
+    def replace(self: issuer.Issuer, key: str, secret: facts.Secret, *arguments: Any) -> None:
+        item = self.world.store.get(key)
+        version = str(item.resource_version) if item else secret.resource_version
+        real(self, key, dataclasses.replace(secret, resource_version=version), *arguments)
+
+    return mock.patch.object(issuer.Issuer, "_replace", replace)
+
+
+@mutant
+def decisions_are_made_from_a_stale_read() -> contextlib.AbstractContextManager[Any]:
+    """Of the leaf Secret, as from a cache that lags: the look before is used, with the resourceVersion of this one."""
+    real = issuing.decide
+    last: dict[str, facts.Leaf | None] = {}
+
+    def decide(seen: facts.Seen, wanted: Any, now: datetime.datetime) -> issuing.Decision:
+        before, last["leaf"] = last.get("leaf", seen.leaf), seen.leaf
+        if before is not None and seen.leaf is not None:
+            before = dataclasses.replace(before, secret=seen.leaf.secret)
+        return real(dataclasses.replace(seen, leaf=before), wanted, now)
+
+    return mock.patch.object(issuing, "decide", decide)
+
+
+@mutant
+def the_bundle_shrinks_when_the_ca_secret_is_lost() -> contextlib.AbstractContextManager[Any]:
+    return _actions(lambda item: dataclasses.replace(item, bundle=())
+                    if isinstance(item, steps.CreateAuthority) else item)
+
+
+@mutant
+def the_bundle_is_not_taken_from_the_leaf_secret() -> contextlib.AbstractContextManager[Any]:
+    real = issuing.trust_bundle
+    return mock.patch.object(issuing, "trust_bundle", lambda seen, now: real(dataclasses.replace(
+        seen, leaf=dataclasses.replace(seen.leaf, trusted=()) if seen.leaf else None,
+        configurations=()), now))
+
+
+@mutant
+def what_a_taken_over_configuration_trusted_is_dropped() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(facts.Configuration, "is_taken_over", property(lambda self: False))
+
+
+@mutant
+def the_bundle_holds_only_the_signer() -> contextlib.AbstractContextManager[Any]:
+    """As cert-controller and Knative do it."""
+    return _actions(lambda item: dataclasses.replace(item, bundle=item.bundle[-1:])
+                    if isinstance(item, steps.InjectBundle) else item)
+
+
+@mutant
+def what_was_retired_comes_back() -> contextlib.AbstractContextManager[Any]:
+    return _actions(lambda item: dataclasses.replace(item, retired=frozenset())
+                    if isinstance(item, steps.Promote) else item)
+
+
+@mutant
+def a_repair_goes_back_to_the_old_ca() -> contextlib.AbstractContextManager[Any]:
+    return _decided(lambda seen, decision: dataclasses.replace(decision, actions=tuple(
+        dataclasses.replace(item, signer=seen.authority.certificate)
+        if isinstance(item, steps.IssueLeaf) and item.reason is reasons.Reason.SECRET_MISSING and seen.authority
+        and seen.authority.certificate else item for item in decision.actions)))
+
+
+@mutant
+def the_switch_is_remembered_by_the_status_alone() -> contextlib.AbstractContextManager[Any]:
+    return _seen(lambda seen: dataclasses.replace(seen, authority=dataclasses.replace(seen.authority, switched=False))
+                 if seen.authority and seen.leaf is None else seen)
+
+
+@mutant
+def a_takeover_drops_the_successor() -> contextlib.AbstractContextManager[Any]:
+    """Whoever becomes active in the middle of a rotation begins it anew."""
+
+    def change(seen: facts.Seen) -> facts.Seen:
+        if seen.authority is None or seen.authority.successor is None or seen.trusted_seconds:
+            return seen
+        return dataclasses.replace(seen, authority=dataclasses.replace(
+            seen.authority, successor=None, successor_damaged=True))
+
+    return _seen(change)
+
+
+@mutant
+def the_generation_is_the_time_alone() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_next_generation", lambda seen, now: int(now.timestamp()))
+
+
+@mutant
+def the_generation_does_not_grow_after_a_deletion() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_next_generation", lambda seen, now: (
+        seen.leaf.generation + 1 if seen.leaf and seen.leaf.generation else 1))
+
+
+@mutant
+def the_ready_mark_is_not_bound_to_the_leaf() -> contextlib.AbstractContextManager[Any]:
+    def marked(one: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
+        return leaf.marked_ready(dataclasses.replace(
+            one, ready_mark=one.certificate.fingerprint if one.certificate and one.ready_mark else None), now)
+
+    return _checks(marked_ready=marked)
+
+
+@mutant
+def unmarked_content_is_served() -> contextlib.AbstractContextManager[Any]:
+    return _checks(marked_ready=lambda one, now: None)
+
+
+@mutant
+def a_foreign_leaf_is_served() -> contextlib.AbstractContextManager[Any]:
+    return _checks(signed_by_its_bundle=lambda one, now: None)
+
+
+def _checks(**changed: Any) -> contextlib.AbstractContextManager[Any]:
+    checks = tuple(changed.get(check.__name__, check) for check in leaf.CHECKS)
+    return mock.patch.object(leaf, "CHECKS", checks)
+
+
+@mutant
+def a_server_takes_an_older_generation() -> contextlib.AbstractContextManager[Any]:
+    real = serving._defect
+
+    def defect(seen: facts.Leaf | None, **keywords: Any) -> facts.Defect | None:
+        found = real(seen, **keywords)
+        return None if found and found.reason is reasons.Reason.OLDER_GENERATION else found
+
+    return mock.patch.object(serving, "_defect", defect)
+
+
+@mutant
+def a_server_drops_its_certificate_with_the_secret() -> contextlib.AbstractContextManager[Any]:
+    real = serving.judge
+    return mock.patch.object(serving, "judge", lambda seen, **keywords: (
+        dataclasses.replace(real(seen, **keywords), served=None) if seen is None else real(seen, **keywords)))
+
+
+@mutant
+def a_fight_is_joined_for_ever() -> contextlib.AbstractContextManager[Any]:
+    """A configuration that may not be patched is tried again at once."""
+    return mock.patch.object(memory.Memory, "states", return_value={})
+
+
+@mutant
+def a_forbidden_configuration_blocks_the_rest() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "writable", lambda seen: seen.configurations)
+
+
+@mutant
+def the_leaf_is_never_renewed() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_LEAF_CHECKS", tuple(
+        check for check in issuing._LEAF_CHECKS if check is not issuing._not_due))
+
+
+@mutant
+def a_request_is_fulfilled_again_and_again() -> contextlib.AbstractContextManager[Any]:
+    return _actions(lambda item: dataclasses.replace(item, request=None) if isinstance(item, steps.IssueLeaf) else item)
+
+
+@mutant
+def an_older_leaf_that_was_restored_is_kept() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_LEAF_CHECKS", tuple(
+        check for check in issuing._LEAF_CHECKS if check is not issuing._latest))
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    return tuple(MUTANTS)

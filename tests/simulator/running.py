@@ -1,0 +1,136 @@
+"""One run: a schedule, then the end of all faults, then rest."""
+import dataclasses
+import random
+
+from simulator import clockwork, happenings, invariants, issuer, model, schedule, trace, world
+from steadyhook.core import policy, reasons
+
+REST_SECONDS = 130.0  # two looks of an issuer that nothing wakes
+PATIENCE_SECONDS = 1500.0  # within this time after the last fault everything has to be at rest
+STEP_LIMIT = 20_000
+SPEC = {"secretName": "leaf", "service": {"name": "hook"}, "settleSeconds": world.SETTLE_SECONDS}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to; ``violation`` is None when everything held."""
+
+    seed: int
+    steps: int
+    violation: str | None
+    leaf_writes: int
+    log: trace.Trace
+
+
+def run(plan: schedule.Schedule) -> Outcome:
+    """The same schedule and the same core give the same outcome."""
+    log = trace.Trace()
+    where = world.World(rng=random.Random(plan.seed + 1), log=log, wanted=policy.parse(
+        SPEC, namespace="ns", name="cert"))
+    checker = where.checker = invariants.Checker(where)
+    violation = None
+    try:
+        _set_up(where, plan)
+        _play(where, plan)
+        _rest(where, checker, plan)
+    except invariants.Forgotten as error:
+        log.add(where.now, "FORGOTTEN", str(error))
+    except invariants.Violation as error:
+        violation = str(error)
+        log.add(where.now, "VIOLATION", violation)
+    return Outcome(seed=plan.seed, steps=where.clock.step_count, violation=violation,
+                   leaf_writes=checker.writes[model.LEAF], log=log)
+
+
+def _set_up(where: world.World, plan: schedule.Schedule) -> None:
+    rng = where.rng
+
+    def machine(name: str) -> world.Machine:
+        return world.Machine(name, skew_seconds=rng.uniform(-1.0, 1.0) * plan.skew_seconds,
+                             monotonic_offset=rng.uniform(0.0, 1e6))
+
+    where.torn_reads = plan.torn_reads
+    alien = where.mint.authority(where.wanted, where.utc(), "alien")
+    where.aliens[alien.fingerprint] = alien
+    taken_over = plan.kind == "takeover"
+    for index in range(plan.configurations):
+        happenings.add_configuration(
+            where, f"{model.CONFIGURATION}{index}", (alien,) if taken_over else ())
+    for view in (view for views in where.views.values() for view in views):
+        view.foreign = not taken_over
+    for index in range(plan.servers):
+        one = happenings.add_server(where, machine=machine(f"machine-{index}"), node=f"node-{index % 2}")
+        if taken_over and index % 2:
+            one.stop()
+            one.legacy = where.mint.leaf(where.wanted, alien, where.utc())
+    for index in range(plan.issuers):
+        peer = issuer.Issuer(where, machine(f"issuer-{index}"))
+        where.issuers.append(peer)
+        peer.start(rng.uniform(0.0, 2.0))
+
+
+def _play(where: world.World, plan: schedule.Schedule) -> None:
+    for event in plan.events:
+        _run_until(where, event.at)
+        where.note("schedule", event.what, f"#{event.pick} for {event.seconds:.1f} s")
+        process = clockwork.Process(event.what, happenings.HAPPENINGS[event.what](where, event))
+        where.clock.start(process)
+    if plan.events:
+        last = plan.events[-1].at
+        _run_until(where, last + (150.0 if plan.kind == "calm" else where.rng.choice((0.0, 10.0, 60.0))))
+
+
+def _run_until(where: world.World, moment: float) -> None:
+    """``moment`` is in seconds of the schedule, to which days that pass do not count."""
+    while where.clock.next_due() <= moment + where.passed_seconds:
+        _step(where)
+    where.clock.now = max(where.clock.now, moment + where.passed_seconds)
+
+
+def _step(where: world.World) -> None:
+    if where.clock.step_count > STEP_LIMIT:
+        raise invariants.Violation(f"5: no rest after {STEP_LIMIT} steps")
+    try:
+        where.clock.step()
+    except world.Crashed as crash:
+        peer: issuer.Issuer = crash.args[0]
+        where.note(peer.name, "is killed")
+        peer.crash()
+        peer.start(where.rng.uniform(1.0, 30.0))
+
+
+def _rest(where: world.World, checker: invariants.Checker, plan: schedule.Schedule) -> None:
+    if plan.kind != "calm":
+        where.note("schedule", "the end of all faults")
+        happenings.heal(where)
+    end = where.now + PATIENCE_SECONDS
+    while True:
+        moment = max(checker.last_write, where.now) + REST_SECONDS
+        _run_until(where, moment - where.passed_seconds)
+        restless = invariants.at_rest(where)
+        if restless is None and checker.last_write <= where.now - REST_SECONDS:
+            break
+        if where.now > end:
+            raise invariants.Violation(f"5: no rest within {PATIENCE_SECONDS:.0f} s: {restless or 'still writing'}")
+    if plan.kind == "calm":
+        _check_calm(where, checker, plan)
+
+
+def _check_calm(where: world.World, checker: invariants.Checker, plan: schedule.Schedule) -> None:
+    """1: no conflict, and exactly the leaves that were asked for or due."""
+    if checker.conflicts:
+        raise invariants.Violation(f"1: conflicts without any fault: {checker.conflicts}")
+    if (surplus := invariants.minimal(where)) is not None:
+        raise invariants.Violation(f"3: {surplus}")
+    happened = [event.what for event in plan.events]
+    expected = {
+        reasons.Reason.SECRET_MISSING: 1,
+        reasons.Reason.REQUESTED: happened.count("rotate-leaf"),
+        reasons.Reason.SWITCHING: happened.count("rotate-ca"),
+    }
+    found = dict(checker.leaf_reasons)
+    renewals = found.pop(reasons.Reason.RENEWAL_DUE, 0)
+    if found != {reason: count for reason, count in expected.items() if count} or (
+            renewals > happened.count("days-pass")):
+        raise invariants.Violation(f"1: leaves were written for {found}, and {renewals} renewals;"
+                                   f" {expected} were asked for")
