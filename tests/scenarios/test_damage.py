@@ -16,6 +16,7 @@ import pytest
 from devcluster import audit, facade
 from scenarios import configurations, damages, handshakes, installation
 from steadyhook.core import memory
+from steadyhook.issuing import reconciling
 from steadyhook.pki import certificates, secrets
 
 pytestmark = pytest.mark.cluster
