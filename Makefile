@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NODES  ?= 5
 LAYOUT ?= manager
+# Most of the time of the tests is waiting, so more of them than cores; each has a control plane of its own.
+WORKERS ?= 3
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
 
 .PHONY: help run cluster test unit check bench bench-rotation image constraints clean
@@ -37,7 +39,7 @@ cluster: $(STAMP) ## Start the development cluster alone and keep it up, for kub
 
 test: $(STAMP) ## Run every test; builds the control plane the first time
 	@$(BIN)/python -m devcluster.binaries
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 unit: $(STAMP) ## Run the tests that need no cluster
 	@$(BIN)/python -m pytest -m "not cluster"

@@ -96,7 +96,8 @@ def test_a_server_holds_one_watch_on_one_secret_and_one_on_its_managernode(
         assert len(own) == 1 and "/managernodes?" in own[0]
         if pod == active:
             assert watched == {"secrets": 2, "managernodes": 2, "webhookcertificates": 1, "kopfpeerings": 1,
-                               "validatingwebhookconfigurations": 1, "mutatingwebhookconfigurations": 1}
+                               "validatingwebhookconfigurations": 1, "mutatingwebhookconfigurations": 1,
+                               "customresourcedefinitions": 1, "apiservices": 1}
         else:
             assert watched == {"secrets": 1, "managernodes": 1, **({"kopfpeerings": 1} if pod in peers else {})}
     secrets = [event["requestURI"] for event in started + own_events(quiet, 0, "ResponseComplete")

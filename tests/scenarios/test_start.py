@@ -13,7 +13,9 @@ SEATS = 3
 def assert_one_write_and_one_active(installed: installation.Installation, since: int) -> None:
     assert installed.secret_writes(since=since) == [("create", 201)]
     assert [audit.code_of(item) for item in installed.writes("secrets", installation.AUTHORITY, since=since)] == [201]
-    for event in installed.writes("kopfpeerings", since=since):
+    taken = [event for event in installed.writes("kopfpeerings", since=since) if audit.code_of(event) < 400]
+    assert taken
+    for event in taken:
         records = [item for item in (event["responseObject"].get("status") or {}).values() if item]
         assert len(records) <= SEATS
 
