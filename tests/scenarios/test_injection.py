@@ -135,6 +135,26 @@ def test_a_working_webhook_is_taken_over_and_given_back_without_a_failed_request
         serving.cluster.kubectl("delete", "validatingwebhookconfiguration", name, "--wait=false", check=False)
 
 
+def test_an_annotation_that_points_nowhere_is_told_and_breaks_nothing(serving: installation.Installation) -> None:
+    name = f"stray-{serving.namespace}"
+    mine = next(item for item in serving.objects if item["kind"] == "ValidatingWebhookConfiguration")
+    webhook = {**mine["webhooks"][0], "namespaceSelector": {"matchLabels": {"nobody": serving.namespace}}}
+    stray = {"apiVersion": mine["apiVersion"], "kind": mine["kind"], "webhooks": [webhook], "metadata": {
+        "name": name, "annotations": {"steadyhook.io/inject-ca-from": f"{serving.namespace}/nobody"}}}
+    try:
+        serving.cluster.kubectl("create", "-f", "-", input=yaml.safe_dump(stray))
+        serving.cluster.wait_for(lambda: serving.conditions()["Degraded"]["reason"] == "NoSuchCertificate", 60,
+                                 "the condition")
+        message = serving.conditions()["Degraded"]["message"]
+        assert f"{name} asks for the bundle of {serving.namespace}/nobody, which does not exist" in message
+        serving.cluster.wait_for(lambda: serving.events("NoSuchCertificate"), 30, "the Event")
+        assert serving.conditions()["Ready"]["status"] == "True"
+        serving.admit()
+    finally:
+        serving.cluster.kubectl("delete", "validatingwebhookconfiguration", name, "--wait=false", check=False)
+    serving.cluster.wait_for(lambda: serving.conditions()["Degraded"]["status"] == "False", 60, "the condition to go")
+
+
 # ---- what the tests need ----
 
 

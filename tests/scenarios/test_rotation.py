@@ -1,14 +1,15 @@
 """Rotation of the CA on the real control plane: nobody notices, and nothing leaves before everyone has moved."""
+import contextlib
 import datetime
 import signal
 
 import pytest
 
-from devcluster import waiting
+from devcluster import audit, waiting
 from scenarios import installation
 from scenarios.conftest import Install
 from steadyhook.core import policy
-from steadyhook.pki import certificates, minting, secrets
+from steadyhook.pki import minting, secrets
 
 pytestmark = pytest.mark.cluster
 
@@ -106,29 +107,71 @@ def test_a_server_whose_pod_is_gone_does_not_block(serving: installation.Install
     wait_rotated(serving, before)
 
 
-def test_a_rotation_survives_the_death_of_the_active_instance_at_each_phase(install: Install) -> None:
+def test_a_rotation_survives_the_death_of_the_active_instance_after_every_write(install: Install) -> None:
+    """Before each write is after the one before it, so every gap between two writes is met."""
     installed = install(nodes=4)
     installed.wait_serving()
     installed.wait_ready()
-    for phase in ("Distributing", "Acknowledging", "Retiring"):
-        before = authorities(installed)
-        rotate(installed, phase)
+    before = authorities(installed)
+    since = installed.position()
+    rotate(installed, "under fire")
+    killed = 0
 
-        def kill_at(wanted: str = phase) -> bool:
-            rotation = (installed.certificate().get("status") or {}).get("rotation") or {}
-            if rotation.get("phase") != wanted and installed.conditions()["Rotating"]["status"] == "True":
-                return False
-            installed.cluster.kill(installed.active())
-            return True
+    def kill_after_each_write() -> bool:
+        nonlocal killed
+        written = len(plan(installed, since))
+        if written > killed:
+            killed = written
+            with contextlib.suppress(LookupError):  # nobody is active: the last one killed has just written this
+                installed.cluster.kill(installed.active())
+        return not authorities(installed) & before and injected(installed) == [authorities(installed)] * 2
 
-        waiting.wait_for(kill_at, 60, f"the phase {phase}, or its end", interval=0.01)
-        wait_rotated(installed, before)
-    leaf = installed.secret()
-    assert leaf is not None
-    pair = secrets.key_pair(leaf)
-    authority = secrets.read_authority(installed.secret(installation.AUTHORITY) or {})
-    assert authority.certificate is not None
-    assert certificates.signers(pair.certificate_pem, [authority.certificate])
+    waiting.wait_for(kill_after_each_write, 300, "the rotation to end under fire", interval=0.02)
+    wait_rotated(installed, before)
+    installed.wait_serving(timeout=120)
+    names = [name for name, _ in plan(installed, since)]
+    example = f"steadyhook-example-{installed.namespace}"
+    assert killed >= 6
+    assert names.count(installation.SECRET) == 1
+    assert names.count(installation.AUTHORITY) == 3  # the successor joins, it signs, the old CA leaves
+    assert names.count(example) == 4  # both configurations get the successor, and lose the old CA
+    assert set(names) == {installation.SECRET, installation.AUTHORITY, example}
+
+
+def plan(installed: installation.Installation, since: int) -> list[tuple[str, int]]:
+    """(name, status) of every accepted write to Secrets and webhook configurations."""
+    events = [event for resource in (
+        "secrets", "validatingwebhookconfigurations", "mutatingwebhookconfigurations")
+        for event in installed.writes(resource, since=since)]
+    return [(audit.name_of(event), audit.code_of(event)) for event in events if audit.code_of(event) < 400]
+
+
+def test_a_server_that_is_cut_off_keeps_the_old_ca_until_it_is_healed(serving: installation.Installation) -> None:
+    before = authorities(serving)
+    lonely = next(pod for pod in serving.pods() if pod.name != serving.active().name)
+    serving.cluster.partition(lonely)
+    rotate(serving, "with one cut off")
+    with serving.load() as load:
+        serving.cluster.wait_for(lambda: serving.conditions()["Rotating"]["reason"] == "Acknowledging", 60,
+                                 "the rotation to wait")
+        load.wait_for(40)
+        assert before < authorities(serving)
+        serving.cluster.heal(lonely)
+        wait_rotated(serving, before)
+    assert load.failures == {}
+    serving.wait_serving()
+
+
+def test_a_rolling_restart_with_two_instances_on_a_node_is_no_hindrance(serving: installation.Installation) -> None:
+    before = authorities(serving)
+    with serving.load() as load:
+        serving.cluster.kubectl("rollout", "restart", "daemonset/steadyhook-manager", "-n", serving.namespace)
+        rotate(serving, "in a rollout")
+        wait_rotated(serving, before, timeout=240)
+        serving.cluster.kubectl("rollout", "status", "daemonset/steadyhook-manager", "-n", serving.namespace,
+                                timeout=240)
+    assert load.failures == {}
+    serving.wait_serving(timeout=120)
 
 
 def test_a_ca_of_the_users_own_is_rotated_in_and_signs(serving: installation.Installation) -> None:

@@ -39,12 +39,14 @@ async def observe(
         leaf_manifest, authorities=authority.bundle if authority else ()) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
+    configurations, strays = await _configurations(cluster, manifest, wanted, states=states)
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,
         provided_defect=provided if isinstance(provided, facts.Defect) else None,
         authority=authority,
-        configurations=await _configurations(cluster, manifest, wanted, states=states),
+        configurations=configurations,
+        strays=strays,
         last_generation=max(status.get("generation", 0), last_generation),
         last_signer=status.get("caFingerprint"),
         trusted_seconds=trusted_seconds,
@@ -81,20 +83,24 @@ async def _provided(
 async def _configurations(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
-) -> tuple[facts.Configuration, ...]:
+) -> tuple[tuple[facts.Configuration, ...], tuple[str, ...]]:
+    """Those that ask for this certificate's bundle; and in words those that ask for one that does not exist."""
     known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
              if item["state"] in conditions.KNOWN_STATES}
-    asking = f"{wanted.namespace}/{wanted.name}"
-    found = []
+    found, strays = [], []
     for kind in paths.CONFIGURATION_KINDS:
         for item in await cluster.list_metadata(paths.configurations(kind)):
-            metadata = item["metadata"]
-            if (metadata.get("annotations") or {}).get(INJECT_FROM) != asking:
+            name = item["metadata"]["name"]
+            namespace, _, asked = (item["metadata"].get("annotations") or {}).get(INJECT_FROM, "").partition("/")
+            if namespace != wanted.namespace:
                 continue
-            configuration = await cluster.find(paths.configuration(kind, metadata["name"]))
-            if configuration is not None:
-                found.append(_configuration(kind, configuration, known=known, states=states))
-    return tuple(found)
+            if asked == wanted.name:
+                configuration = await cluster.find(paths.configuration(kind, name))
+                if configuration is not None:
+                    found.append(_configuration(kind, configuration, known=known, states=states))
+            elif not asked or await cluster.find(paths.certificate(namespace, asked)) is None:
+                strays.append(f"{kind} {name} asks for the bundle of {namespace}/{asked}")
+    return tuple(found), tuple(strays)
 
 
 def _configuration(

@@ -99,6 +99,10 @@ def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | Non
         return facts.Defect(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
     if decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE):
         return facts.Defect(reason=decision.reason, message=decision.message)
+    if seen.strays:
+        return facts.Defect(
+            reason=reasons.Reason.NO_SUCH_CERTIFICATE,
+            message=f"{'; '.join(seen.strays)}, which does not exist; correct the annotation or apply the certificate")
     return None
 
 

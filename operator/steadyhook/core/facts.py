@@ -160,6 +160,7 @@ class Seen:
     leaf: Leaf | None
     authority: Authority | None
     configurations: tuple[Configuration, ...] = ()
+    strays: tuple[str, ...] = ()  # configurations that ask for the bundle of a certificate that does not exist
     last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none
     last_signer: Fingerprint | None = None
     trusted_seconds: collections.abc.Mapping[Fingerprint, float] = dataclasses.field(default_factory=dict)

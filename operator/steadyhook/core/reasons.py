@@ -54,6 +54,7 @@ class Reason(enum.StrEnum):
     # How a webhook configuration stands.
     INJECTED = "Injected"
     PENDING = "Pending"
+    NO_SUCH_CERTIFICATE = "NoSuchCertificate"
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
     CONTESTED = "Contested"

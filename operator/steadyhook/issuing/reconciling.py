@@ -219,8 +219,17 @@ class Reconciler:
         status = conditions.status(
             seen=seen, wanted=wanted, decision=decision, acknowledged=await self._acknowledged(seen),
             previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
-        await self._write_status(manifest, previous, status)
+        if await self._write_status(manifest, previous, status):
+            await self._warn(manifest, previous, status)
         await self._announce(manifest, seen, decision)
+
+    async def _warn(
+        self, manifest: client.Manifest, previous: collections.abc.Mapping[str, Any], status: dict[str, Any]
+    ) -> None:
+        """An Event when something begins to wait for a person."""
+        before, now = _degraded(previous), _degraded(status)
+        if now.get("status") == "True" and now.get("reason") != before.get("reason"):
+            await self._post(manifest, events.WARNING, now["reason"], now["message"])
 
     async def _announce(self, manifest: client.Manifest, seen: facts.Seen, decision: issuing.Decision) -> None:
         """An Event for each phase of a rotation that is waited in."""
@@ -264,6 +273,11 @@ class Reconciler:
             logger.warning("WebhookCertificate %s/%s does not exist; nothing is issued until it is applied.",
                            self._settings.namespace, self._settings.certificate)
         self._absent = True
+
+
+def _degraded(status: collections.abc.Mapping[str, Any]) -> dict[str, Any]:
+    """The condition Degraded, empty if there is none yet."""
+    return next((dict(item) for item in status.get("conditions", []) if item["type"] == "Degraded"), {})
 
 
 def _object(action: steps.Step) -> str:
