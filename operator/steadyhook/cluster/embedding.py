@@ -35,11 +35,12 @@ class EndlessBackoffs(collections.abc.Iterable[float]):
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-class _OwnHandlersAreSilent(logging.Filter):
-    """kopf logs the success of each handler; those that only hand over would drown what matters."""
+class _SuccessIsSilent(logging.Filter):
+    """kopf logs the success of each handler: of those that only hand over, and of each admission request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO or not str(record.threadName).startswith(THREAD_PREFIX)
+        own = str(record.threadName).startswith(THREAD_PREFIX)
+        return record.levelno > logging.INFO or not (own or str(record.msg).startswith("Webhook "))
 
 
 class _ThreadsAreMeant(logging.Filter):
@@ -49,7 +50,7 @@ class _ThreadsAreMeant(logging.Filter):
         return not record.getMessage().startswith("OS signals are ignored")
 
 
-logging.getLogger("kopf.objects").addFilter(_OwnHandlersAreSilent())
+logging.getLogger("kopf.objects").addFilter(_SuccessIsSilent())
 logging.getLogger("kopf._core.reactor.running").addFilter(_ThreadsAreMeant())
 
 
