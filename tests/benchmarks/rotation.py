@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=20)
     parser.add_argument("--handshakes", type=float, default=200, help="a second (default: %(default)s)")
     parser.add_argument("--admissions", type=float, default=40, help="a second (default: %(default)s)")
-    parser.add_argument("--quiet-seconds", type=float, default=240, help="how long nothing happens")
+    parser.add_argument("--quiet-seconds", type=float, default=360, help="how long nothing happens")
     arguments = parser.parse_args()
     with facade.DevCluster(progress=console.log) as cluster:
         cluster.kubectl("apply", "-k", str(installation.MANIFESTS / "crds"))
