@@ -1,0 +1,1 @@
+"""Programs that steadyhook has to get on with, run for real."""
