@@ -28,6 +28,9 @@ async def apply(
     the object's state: :class:`client.Forbidden` is any refusal of the change itself.
     """
     match action:
+        case steps.Freeze():
+            for secret in action.secrets:
+                await _freeze(cluster, wanted, secret)
         case steps.CreateAuthority():
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
@@ -58,6 +61,8 @@ async def apply(
             pair = await asyncio.to_thread(minting.mint_leaf, wanted, signer=signer, now=now)
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
                            secrets.GENERATION: str(action.generation), **_request(action.request)}
+            if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:
+                annotations |= secrets.listener_annotations(pair)
             await _write_secret(cluster, wanted, wanted.secret_name, action.replaces,
                                 secrets.leaf_data(pair, action.bundle), annotations)
 
@@ -95,8 +100,21 @@ async def _write_authority(
         secrets.RETIRED: " ".join(sorted(retired)),
         secrets.SWITCHED: successor.certificate.fingerprint if successor is not None and switched else "",
         **_request(request)}
-    await _write_secret(cluster, wanted, wanted.authority_secret_name, replaces,
-                        secrets.authority_data(signer, bundle, successor), annotations)
+    for_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
+    if for_listener:
+        annotations[secrets.STATIC] = "true"
+    data = secrets.authority_data(signer, bundle, successor, for_listener=for_listener, switched=switched)
+    await _write_secret(cluster, wanted, wanted.authority_secret_name, replaces, data, annotations)
+
+
+async def _freeze(cluster: client.Cluster, wanted: policy.Policy, secret: facts.Secret) -> None:
+    """Without a resourceVersion, on purpose: see :class:`steps.Freeze`."""
+    try:
+        await cluster.annotate(paths.secret(wanted.namespace, secret.name), {secrets.STATIC: "true"})
+    except client.NotFound as error:
+        raise client.Conflict(method=error.method, path=error.path, status=error.status,
+                              message=error.message) from error
+    metrics.WRITES.labels(object="Secret", verb="patch").inc()
 
 
 async def _write_secret(

@@ -98,6 +98,10 @@ class Cluster:
         assert patch["metadata"].get("resourceVersion"), "an unconditional write"
         return await self._request("PATCH", path, patch, content_type=MERGE_PATCH)
 
+    async def annotate(self, path: str, annotations: dict[str, str]) -> Manifest:
+        """Set annotations whatever the object holds: the one write that carries no resourceVersion."""
+        return await self._request("PATCH", path, {"metadata": {"annotations": annotations}}, content_type=MERGE_PATCH)
+
     async def patch(self, path: str, operations: collections.abc.Sequence[Manifest]) -> Manifest:
         """A JSON patch that begins with a test of what was read. Raises :class:`Invalid` when a test fails."""
         assert operations[0]["op"] == "test", "an unconditional write"

@@ -50,4 +50,7 @@ _READERS: dict[str, collections.abc.Callable[[Manifest], collections.abc.Iterato
 
 def _entry(name: str, config: Manifest, base: str, guard: tuple[str, str]) -> facts.Entry:
     trusted, readable = secrets.read_ca_bundle(config.get("caBundle"))
-    return facts.Entry(name=name, trusted=trusted, readable=readable, pointer=f"{base}/caBundle", guard=guard)
+    service = config.get("service") or {}
+    return facts.Entry(
+        name=name, trusted=trusted, readable=readable, pointer=f"{base}/caBundle", guard=guard,
+        service=(service["namespace"], service["name"]) if {"namespace", "name"} <= service.keys() else None)

@@ -23,7 +23,7 @@ async def observe(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
     trusted_seconds: collections.abc.Mapping[str, float], acknowledged_seconds: float, waiting_seconds: float,
-    last_generation: int,
+    last_generation: int, calls: "Calls",
 ) -> Observation:
     """
     See everything about one certificate, by reads that bypass every cache.
@@ -34,12 +34,18 @@ async def observe(
     """
     authority_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.authority_secret_name))
     leaf_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.secret_name))
-    authority = secrets.read_authority(authority_manifest) if authority_manifest else None
-    leaf = secrets.read_leaf(
-        leaf_manifest, authorities=authority.bundle if authority else ()) if leaf_manifest else None
+    by_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
+    authority = secrets.read_authority(authority_manifest, by_listener=by_listener) if authority_manifest else None
+    leaf = secrets.read_leaf(leaf_manifest, authorities=authority.bundle if authority else (),
+                             by_listener=by_listener) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
-    configurations, strays = await _configurations(cluster, manifest, wanted, states=states)
+    configurations: tuple[facts.Configuration, ...]
+    strays: tuple[str, ...] = ()
+    if by_listener:
+        configurations = await calls.find(cluster, wanted.services)
+    else:
+        configurations, strays = await _configurations(cluster, manifest, wanted, states=states)
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,
@@ -113,3 +119,40 @@ def _configuration(
         entries=tuple(entries.read(kind, manifest)), known=metadata["uid"] in known,
         state=states.get(metadata["uid"], facts.ConfigurationState.OPEN),
     )
+
+
+class Calls:
+    """
+    The configurations that call certain Services, though nothing in their metadata says so.
+
+    What was read of an object is kept until its resourceVersion changes, as all definitions of a cluster are many MiB.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, str], tuple[str, tuple[facts.Entry, ...]]] = {}
+
+    async def find(
+        self, cluster: client.Cluster, services: frozenset[tuple[str, str]]
+    ) -> tuple[facts.Configuration, ...]:
+        """Those that call any of the Services, with these entries alone. Raises :class:`client.APIError`."""
+        found = []
+        read = {}
+        for kind in paths.CONFIGURATION_KINDS:
+            for item in await cluster.list_metadata(paths.configurations(kind)):
+                key = kind, item["metadata"]["uid"]
+                version = item["metadata"]["resourceVersion"]
+                kept = self._read.get(key)
+                if kept is None or kept[0] != version:
+                    manifest = await cluster.find(paths.configuration(kind, item["metadata"]["name"]))
+                    if manifest is None:
+                        continue
+                    version = manifest["metadata"]["resourceVersion"]
+                    kept = version, tuple(one for one in entries.read(kind, manifest) if one.service is not None)
+                read[key] = kept
+                calling = tuple(one for one in kept[1] if one.service in services)
+                if calling:
+                    found.append(facts.Configuration(
+                        kind=kind, name=item["metadata"]["name"], uid=item["metadata"]["uid"],
+                        resource_version=version, entries=calling, state=facts.ConfigurationState.READ_ONLY))
+        self._read = read
+        return tuple(found)

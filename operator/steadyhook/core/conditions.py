@@ -31,7 +31,7 @@ def status(
     if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
         result |= {
             "fingerprint": certificate.fingerprint,
-            "generation": seen.leaf.generation,
+            "generation": seen.leaf.generation or 0,
             "notBefore": _timestamp(certificate.not_before),
             "notAfter": _timestamp(certificate.not_after),
         }
@@ -108,12 +108,13 @@ def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | Non
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
     bundle = issuing.trust_bundle(seen, now)
-    blocked = [item for item in seen.configurations if item.state is not facts.ConfigurationState.OPEN]
+    blocked = [item for item in seen.configurations
+               if item.state is not facts.ConfigurationState.OPEN and issuing.lacks(item, bundle)]
     lacking = [item for item in seen.configurations if issuing.lacks(item, bundle)]
     if not seen.configurations:
         return _condition("Injected", True, reasons.Reason.NO_CONFIGURATION,
                           "no webhook configuration asks for this certificate's bundle by annotation")
-    if blocked and lacking:
+    if blocked:
         worst = blocked[0]
         return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst))
     if lacking:
@@ -128,6 +129,9 @@ def _describe_blocked(configuration: facts.Configuration) -> str:
     if configuration.state is facts.ConfigurationState.FORBIDDEN:
         return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
                 " that the issuer is bound to")
+    if configuration.state is facts.ConfigurationState.READ_ONLY:
+        return (f"{what} does not trust every CA in the CA Secret yet; the application copies them by itself, at the"
+                " latest when its pods restart")
     return f"{what} is overwritten again and again by another writer; remove caBundle from what that one applies"
 
 

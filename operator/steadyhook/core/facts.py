@@ -44,6 +44,7 @@ class Secret:
     uid: str
     resource_version: str
     recreate: bool = False  # of a type, or marked immutable, that an update cannot mend: only delete and create
+    static: bool = False  # listeners of dynamiclistener leave it alone
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class Leaf:
     ready_mark: str | None = None
     generation: int | None = None
     request: str | None = None  # the last request for a new leaf that was fulfilled
+    adopted: bool = False  # made by a dynamiclistener: without marks and bundle, and good as it is
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,7 @@ class Entry:
     readable: bool = True  # False: not base64, not PEM
     pointer: str = ""
     guard: tuple[str, str] = ("", "")
+    service: tuple[str, str] | None = None  # (namespace, name) of what is called
 
 
 class ConfigurationState(enum.StrEnum):
@@ -103,6 +106,7 @@ class ConfigurationState(enum.StrEnum):
     OPEN = "Open"
     FORBIDDEN = "Forbidden"  # the API server refused the last patch
     CONTESTED = "Contested"  # someone else keeps overwriting it
+    READ_ONLY = "ReadOnly"  # the application's own to write, from the CA Secret
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@ What the issuer does next: a total function of what was seen, the policy and the
 
 ::
 
+    0. (Dynamiclistener) a Secret is not static -> freeze it
     1. no usable CA                             -> create it (or let the successor take its place)
     2. a configuration lacks the bundle         -> inject it
     3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
@@ -40,14 +41,15 @@ class Decision:
 def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> Decision:
     """Decide about one certificate. Same input, same output; never raises."""
     bundle = trust_bundle(seen, now)
-    for step in (_authority, _bundle, _injection, _leaf, _succession, _switch, _retirement):
+    for step in (_freeze, _authority, _bundle, _injection, _leaf, _succession, _switch, _retirement):
         decision = step(seen, wanted, bundle, now)
         if decision is not None:
             return decision
     assert seen.leaf is not None and seen.leaf.certificate is not None and seen.authority is not None
     return Decision(
         reason=reasons.Reason.UP_TO_DATE,
-        message=f"generation {seen.leaf.generation} is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        message=("the adopted leaf" if seen.leaf.adopted else f"generation {seen.leaf.generation}")
+        + f" is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
         wake_at=min(_renewal_time(seen, wanted), *_rotation_times(seen, wanted)),
     )
 
@@ -99,6 +101,20 @@ def leaf_defect(
     if seen.leaf is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
     return next((defect for check in _LEAF_CHECKS if (defect := check(seen, wanted, now)) is not None), None)
+
+
+def _freeze(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    if wanted.compatibility is not policy.Compatibility.DYNAMICLISTENER:
+        return None
+    free = tuple(item.secret for item in (seen.leaf, seen.authority) if item is not None and not item.secret.static)
+    if not free:
+        return None
+    return Decision(
+        actions=(steps.Freeze(secrets=free),),
+        reason=reasons.Reason.FREEZING,
+        message="listeners shall leave alone " + " and ".join(f"Secret {item.name}" for item in free))
 
 
 def _authority(
@@ -300,12 +316,12 @@ def trusted_by(configuration: facts.Configuration) -> frozenset[facts.Fingerprin
 
 
 def lacks(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> bool:
-    """Whether any webhook of the configuration trusts something else than the bundle."""
+    """Whether any webhook of the configuration trusts something else than the bundle; or less, if it is not ours."""
     wanted = {item.fingerprint for item in bundle}
-    return any(
-        not entry.readable or {item.fingerprint for item in entry.trusted} != wanted
-        for entry in configuration.entries
-    )
+    more_will_do = configuration.state is facts.ConfigurationState.READ_ONLY
+    trusted = [{item.fingerprint for item in entry.trusted} for entry in configuration.entries]
+    return any(not wanted <= each if more_will_do else each != wanted for each in trusted) or not all(
+        entry.readable for entry in configuration.entries)
 
 
 def _unsettled_seconds(
@@ -345,8 +361,8 @@ def _sound(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
 
 
 def _latest(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
-    assert seen.leaf is not None and seen.leaf.generation is not None
-    if seen.leaf.generation < seen.last_generation:
+    assert seen.leaf is not None
+    if seen.leaf.generation is not None and seen.leaf.generation < seen.last_generation:
         return facts.Defect(
             reason=reasons.Reason.OLDER_GENERATION,
             message=f"Secret {wanted.secret_name} holds generation {seen.leaf.generation}, but"
@@ -374,6 +390,8 @@ def _by_successor(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetim
 
 def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.leaf.certificate is not None
+    if seen.leaf.adopted and wanted.dns_names <= seen.leaf.certificate.dns_names:
+        return None
     if seen.leaf.certificate.dns_names != wanted.dns_names:
         found = ", ".join(sorted(seen.leaf.certificate.dns_names)) or "no name"
         return facts.Defect(
@@ -386,6 +404,8 @@ def _right_names(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime
 def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None and seen.leaf.certificate is not None
     certificate = seen.leaf.certificate
+    if seen.leaf.adopted:
+        return None
     if certificate.key_algorithm != wanted.algorithm:
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,

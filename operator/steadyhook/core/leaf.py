@@ -14,6 +14,8 @@ def readable(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
 def marked_ready(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
     """The mark names the very leaf: a half-written, hand-edited or foreign content is not marked."""
     assert leaf.certificate is not None
+    if leaf.adopted:
+        return None
     if leaf.ready_mark is None:
         return _defect(reasons.Reason.NOT_MARKED_READY, leaf, "has no ready mark; it is not served before the issuer"
                        " has marked it")
@@ -24,13 +26,15 @@ def marked_ready(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | Non
 
 
 def numbered(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
-    if leaf.generation is None:
+    if leaf.generation is None and not leaf.adopted:
         return _defect(reasons.Reason.GENERATION_MISSING, leaf, "has no generation, so that a restored backup could"
                        " not be told from it")
     return None
 
 
 def signed_by_its_bundle(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
+    if leaf.adopted:  # it carries no bundle; who has signed it is seen from the CA Secret
+        return None
     if not leaf.signers & {item.fingerprint for item in leaf.trusted}:
         return _defect(reasons.Reason.FOREIGN_SIGNER, leaf, "holds a leaf that no CA certificate in its ca.crt"
                        " verifies")

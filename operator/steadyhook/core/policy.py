@@ -18,6 +18,12 @@ class KeyAlgorithm(enum.StrEnum):
     RSA_4096 = "RSA-4096"
 
 
+class Compatibility(enum.StrEnum):
+    """Who reads the Secrets, if not the serving half."""
+
+    DYNAMICLISTENER = "Dynamiclistener"  # the library in the webhooks of Longhorn and Rancher
+
+
 class InvalidSpec(Exception):
     """A spec that nothing can be issued from. The data are comparable; the text is for people."""
 
@@ -47,10 +53,12 @@ class Policy:
     authority_name: str | None = None  # of a Secret with a CA of the user's own
     rotate_authority: str | None = None  # a request: any value that was not taken up yet
     rotate_leaf: str | None = None
+    compatibility: Compatibility | None = None
+    ca_secret_name: str | None = None
 
     @property
     def authority_secret_name(self) -> str:
-        return f"{self.secret_name}-ca"
+        return self.ca_secret_name or f"{self.secret_name}-ca"
 
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -59,6 +67,8 @@ _DURATION = re.compile(r"(?=.)(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<s
 
 DEFAULT_DURATIONS = {"duration": "2160h", "renewBefore": "720h", "caDuration": "87600h", "caRenewBefore": "17520h"}
 LONGEST = datetime.timedelta(days=100 * 366)
+RENEWED_BY_OTHERS = datetime.timedelta(days=90)
+"""What has less left than this, programs with dynamiclistener renew by themselves, or complain about."""
 
 
 ROTATE_AUTHORITY = "steadyhook.io/rotate-ca"
@@ -102,6 +112,8 @@ def parse(
         authority_name=(spec.get("authority") or {}).get("secretName"),
         rotate_authority=(annotations or {}).get(ROTATE_AUTHORITY),
         rotate_leaf=(annotations or {}).get(ROTATE_LEAF),
+        compatibility=_compatibility(spec),
+        ca_secret_name=spec.get("caSecretName"),
     )
     for field, found, relation, bound in (
         ("renewBefore", policy.renew_before, "shorter than spec.duration", policy.renew_before < policy.duration),
@@ -113,7 +125,31 @@ def parse(
         if not bound:
             raise InvalidSpec(field=f"spec.{field}", found=str(found), expected=f"a duration {relation}",
                               remedy=f"change spec.{field} or the duration that it is measured against")
+    if policy.authority_secret_name == policy.secret_name:
+        raise InvalidSpec(field="spec.caSecretName", found=policy.ca_secret_name,
+                          expected="another Secret than spec.secretName", remedy="name the CA's Secret")
+    if policy.compatibility is Compatibility.DYNAMICLISTENER:
+        _check_dynamiclistener(policy)
     return policy
+
+
+def _check_dynamiclistener(policy: Policy) -> None:
+    """longhorn-manager v1.11 and later replaces what is not so, which would be a fight."""
+    if policy.algorithm not in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096):
+        raise InvalidSpec(field="spec.privateKey.algorithm", found=str(policy.algorithm),
+                          expected="an RSA key for compatibility: Dynamiclistener", remedy="set it to RSA-2048")
+    if policy.renew_before <= RENEWED_BY_OTHERS:
+        raise InvalidSpec(field="spec.renewBefore", found=str(policy.renew_before),
+                          expected="more than 2160h (90 days) for compatibility: Dynamiclistener",
+                          remedy="set spec.duration to 8760h and spec.renewBefore to 2400h")
+
+
+def _compatibility(spec: collections.abc.Mapping[str, Any]) -> Compatibility | None:
+    value = spec.get("compatibility")
+    if value is not None and value not in list(Compatibility):
+        raise InvalidSpec(field="spec.compatibility", found=value, expected="one of " + ", ".join(Compatibility),
+                          remedy="leave it out for a webhook that steadyhook serves")
+    return Compatibility(value) if value is not None else None
 
 
 def service_names(*, name: str, namespace: str) -> frozenset[str]:

@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
     AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
+    FREEZING = "Freezing"
     INJECTING = "Injecting"
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
@@ -58,6 +59,7 @@ class Reason(enum.StrEnum):
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
     CONTESTED = "Contested"
+    READ_ONLY = "ReadOnly"
     NO_CONFIGURATION = "NoConfiguration"
 
     # Where a server stands.

@@ -75,4 +75,16 @@ class Promote:
     retired: frozenset[facts.Fingerprint]
 
 
-Step = CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Switch | Promote
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """
+    Mark Secrets as static, whatever they hold at that moment, so that listeners of dynamiclistener leave them alone.
+
+    The one write without a resourceVersion: among many writers a conditional one would hardly ever come through, and
+    any consistent content will do, since it is looked at afterwards.
+    """
+
+    secrets: tuple[facts.Secret, ...]
+
+
+Step = Freeze | CreateAuthority | ExtendBundle | InjectBundle | IssueLeaf | AddSuccessor | Switch | Promote

@@ -47,6 +47,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._due = 0.0
         self._memory = memory.Memory()
+        self._calls = observing.Calls()
         self._announced: reasons.Reason | None = None
         self._absent = False
 
@@ -156,7 +157,8 @@ class Reconciler:
             self._cluster, manifest, wanted, states=self._memory.states(now),
             trusted_seconds=self._memory.trusted_seconds(now),
             acknowledged_seconds=self._memory.acknowledged_seconds(now),
-            waiting_seconds=self._memory.waiting_seconds(now), last_generation=self._memory.last_generation)
+            waiting_seconds=self._memory.waiting_seconds(now), last_generation=self._memory.last_generation,
+            calls=self._calls)
         doubtful = rotation.to_be_proven(observation.seen)
         if not doubtful:
             return observation

@@ -61,6 +61,11 @@ def describe(certificate: x509.Certificate) -> facts.Certificate:
     )
 
 
+def sha1(pem: bytes) -> str:
+    """The SHA-1 of the first certificate's DER in upper-case hexadecimal digits: a name for it, not a safeguard."""
+    return load(pem)[0].fingerprint(hashes.SHA1()).hex().upper()
+
+
 def bundle_pem(certificates: collections.abc.Iterable[facts.Certificate]) -> bytes:
     """The PEM text of a trust bundle, in the given order."""
     return "".join(item.pem for item in certificates).encode("ascii")

@@ -4,11 +4,16 @@ Secrets -> facts, and back: the layout of the two Secrets of a certificate.
 Leaf Secret: ``tls.crt``, ``tls.key``, ``ca.crt``, with the ready mark and the generation as annotations.
 CA Secret: ``tls.crt`` and ``tls.key`` of the present signer, ``ca-bundle.crt`` with all that is trusted, and during a
 rotation ``next.crt`` and ``next.key`` of the next signer.
+
+For programs with dynamiclistener the CA Secret is laid out otherwise: ``tls.crt`` holds whoever signs now and after it
+all else that is trusted, ``tls.key`` the key of the first; once the next one signs, ``next.*`` holds the former. Such a
+program copies the whole of ``tls.crt`` into its webhook configurations.
 """
 import base64
 import binascii
 import collections.abc
 import datetime
+import hashlib
 from typing import Any
 
 from steadyhook.core import facts, reasons
@@ -20,6 +25,9 @@ NEXT_CERTIFICATE, NEXT_KEY = "next.crt", "next.key"
 READY_MARK = "steadyhook.io/ready"
 GENERATION = "steadyhook.io/generation"
 RETIRED = "steadyhook.io/retired"
+STATIC = "listener.cattle.io/static"
+LISTENER_FINGERPRINT = "listener.cattle.io/fingerprint"
+LISTENER_NAME = "listener.cattle.io/cn-"
 SWITCHED = "steadyhook.io/switched"  # the fingerprint of the next signer, once it signs
 REQUEST = "steadyhook.io/request"  # the request for a rotation that was taken up last
 GENERATION_DIGITS = 18
@@ -36,18 +44,20 @@ class _Unreadable(Exception):
 
 
 def read_leaf(
-    manifest: Manifest, *, authorities: collections.abc.Iterable[facts.Certificate] = ()
+    manifest: Manifest, *, authorities: collections.abc.Iterable[facts.Certificate] = (), by_listener: bool = False,
 ) -> facts.Leaf:
     """
     The facts of the leaf Secret. Never raises: what cannot be read is the defect.
 
     ``authorities``: further CA certificates that may have signed the leaf, besides those in its ``ca.crt``.
+    ``by_listener``: whether a leaf will do that a dynamiclistener has made.
     """
     annotations = manifest["metadata"].get("annotations") or {}
     secret = _secret(manifest)
     try:
         pair = _pair(manifest)
-        trusted = _certificates(manifest, LEAF_TRUST)
+        adopted = by_listener and annotations.get(READY_MARK) != pair.certificate.fingerprint
+        trusted = () if adopted else _certificates(manifest, LEAF_TRUST)
     except _Unreadable as problem:
         return facts.Leaf(secret=secret, defect=_defect(secret, problem),
                           trusted=_authorities(_salvage(manifest, LEAF_TRUST)), generation=_generation(annotations))
@@ -60,11 +70,14 @@ def read_leaf(
         ready_mark=annotations.get(READY_MARK),
         generation=_generation(annotations),
         request=annotations.get(REQUEST),
+        adopted=adopted,
     )
 
 
-def read_authority(manifest: Manifest) -> facts.Authority:
+def read_authority(manifest: Manifest, *, by_listener: bool = False) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
+    if by_listener:
+        manifest = _from_listener(manifest)
     secret = _secret(manifest)
     annotations = manifest["metadata"].get("annotations") or {}
     # A bundle may hold what is no CA's: the self-signed certificate of a webhook that was taken over.
@@ -129,15 +142,60 @@ def leaf_data(
         {CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, LEAF_TRUST: certificates.bundle_pem(bundle)}))
 
 
+def listener_annotations(pair: certificates.KeyPair) -> dict[str, str]:
+    """The annotations that a dynamiclistener expects beside a leaf."""
+    names = pair.certificate.dns_names
+    return {STATIC: "true", LISTENER_FINGERPRINT: f"SHA1={certificates.sha1(pair.certificate_pem)}",
+            **{_listener_key(name): name for name in sorted(names)}}
+
+
 def authority_data(
     pair: certificates.KeyPair, bundle: collections.abc.Iterable[facts.Certificate],
-    successor: certificates.KeyPair | None = None,
+    successor: certificates.KeyPair | None = None, *, for_listener: bool = False, switched: bool = False,
 ) -> dict[str, str | None]:
     """The ``data`` of a CA Secret, with None for what must not be in it."""
+    if for_listener:
+        return _listener_data(pair, tuple(bundle), successor, switched=switched)
     data = _encode({CERTIFICATE: pair.certificate_pem, KEY: pair.key_pem, BUNDLE: certificates.bundle_pem(bundle)})
     if successor is None:
         return {**data, NEXT_CERTIFICATE: None, NEXT_KEY: None}
     return {**data, **_encode({NEXT_CERTIFICATE: successor.certificate_pem, NEXT_KEY: successor.key_pem})}
+
+
+def _listener_data(
+    pair: certificates.KeyPair, bundle: tuple[facts.Certificate, ...], successor: certificates.KeyPair | None, *,
+    switched: bool,
+) -> dict[str, str | None]:
+    signing, other = (successor, pair) if successor is not None and switched else (pair, successor)
+    first = signing.certificate
+    further = [item for item in bundle if item.fingerprint != first.fingerprint]
+    data: dict[str, str | None] = dict(_encode(
+        {CERTIFICATE: certificates.bundle_pem([first, *further]), KEY: signing.key_pem}))
+    following = _encode({NEXT_CERTIFICATE: certificates.bundle_pem([other.certificate]), NEXT_KEY: other.key_pem}
+                        ) if other is not None else {NEXT_CERTIFICATE: None, NEXT_KEY: None}
+    return {**data, **following, BUNDLE: None}
+
+
+def _from_listener(manifest: Manifest) -> Manifest:
+    """The CA Secret as it would be in our own layout."""
+    data = dict(manifest.get("data") or {})
+    if CERTIFICATE in data:
+        data[BUNDLE] = data[CERTIFICATE]
+    first = _salvage(manifest, CERTIFICATE)[:1]
+    annotations = manifest["metadata"].get("annotations") or {}
+    if first and annotations.get(SWITCHED) == first[0].fingerprint:
+        for mine, other in ((CERTIFICATE, NEXT_CERTIFICATE), (KEY, NEXT_KEY)):
+            exchanged = {mine: data.get(other), other: data.get(mine)}
+            data = {**data, **exchanged}
+    return {**manifest, "data": {key: value for key, value in data.items() if value is not None}}
+
+
+def _listener_key(name: str) -> str:
+    """The key of the annotation for a name, as dynamiclistener makes it: an annotation's key has its limits."""
+    key = LISTENER_NAME + name
+    if len(key) < 64:
+        return key
+    return f"{key[:56]}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
 
 def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
@@ -159,7 +217,8 @@ def _secret(manifest: Manifest) -> facts.Secret:
     metadata = manifest["metadata"]
     return facts.Secret(
         name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
-        recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")))
+        recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")),
+        static=(metadata.get("annotations") or {}).get(STATIC) == "true")
 
 
 def _successor(manifest: Manifest) -> tuple[facts.Certificate | None, bool]:
