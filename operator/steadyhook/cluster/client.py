@@ -75,7 +75,7 @@ class Cluster:
 
     async def list_metadata(self, path: str) -> list[Manifest]:
         """The objects' metadata alone, however large they are. Raises :class:`APIError`."""
-        return list((await self._request("GET", path, accept=METADATA))["items"])
+        return list((await self._request("GET", path, accept=METADATA)).get("items") or [])  # null when empty
 
     async def find(self, path: str) -> Manifest | None:
         """The object, or None if there is none. Raises :class:`APIError`."""

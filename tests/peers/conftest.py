@@ -1,0 +1,61 @@
+"""Fixtures: the CRDs once, an issuer of a namespace, listeners that share its Secrets."""
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from devcluster import addresses, facade
+from peers import webhook
+from scenarios import installation
+
+
+@pytest.fixture(scope="session")
+def definitions(devcluster: facade.DevCluster) -> None:
+    """The CRDs, established."""
+    devcluster.kubectl("apply", "-k", str(installation.MANIFESTS / "crds"))
+    devcluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+
+
+@pytest.fixture
+def hook(devcluster: facade.DevCluster, definitions: None, namespace: str) -> Iterator[webhook.Webhook]:
+    """A webhook of the namespace that nobody looks after yet."""
+    made = webhook.Webhook(devcluster, namespace)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def issuer(devcluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[Callable[[], None]]:
+    """Start the issuing half for the namespace, as a process of this machine."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(_issuer(devcluster, hook))
+
+
+@contextlib.contextmanager
+def _issuer(cluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[None]:
+    environment: dict[str, Any] = {
+        **cluster.env(), "POD_NAME": f"issuer-{hook.namespace}", "STEADYHOOK_CERTIFICATE": webhook.CERTIFICATE,
+        "STEADYHOOK_SECRET": webhook.SECRET, "STEADYHOOK_LISTEN_ADDRESS": "127.0.0.1",
+        "STEADYHOOK_HEALTH_PORT": str(addresses.free_ports(1)[0]), "STEADYHOOK_DIAL_PROXY": cluster.http_proxy,
+        "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--standalone", "-n", hook.namespace]
+    with tempfile.TemporaryFile(mode="w+") as log:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            log.seek(0)
+            print(f"--- the issuer of {hook.namespace}\n{log.read()[-6000:]}")

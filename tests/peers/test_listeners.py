@@ -1,0 +1,82 @@
+"""Real listeners of dynamiclistener: the storm, and its end, on a real API server."""
+from collections.abc import Callable
+
+import pytest
+
+from peers import listeners, webhook
+from peers.webhook import report
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+COUNT = 100
+Start = Callable[[], None]
+
+
+def max_seconds(running: listeners.Listeners) -> float:
+    return round(max(running.seconds_until_ready.values()), 1)
+
+
+def test_without_an_issuer_listeners_fight_over_the_secret(hook: webhook.Webhook) -> None:
+    with hook.start(COUNT) as running:
+        running.wait_ready()
+        writes = hook.writes(by_listeners=True)
+        report("storm", **{"listeners": COUNT, "last ready": max_seconds(running), "writes": writes.done,
+                           "conflicts": writes.conflicts, "crashes": running.crashes})
+        assert writes.done > 10
+        assert writes.conflicts > COUNT
+
+
+def test_listeners_leave_a_secret_alone_that_was_issued_before_they_start(
+    hook: webhook.Webhook, issuer: Start
+) -> None:
+    issuer()
+    hook.ask()
+    hook.wait_ready()
+    with hook.start(COUNT) as running:
+        running.wait_ready()
+        assert hook.served_by_all(running) == {hook.leaf_fingerprint()}
+        assert {item.fingerprint for item in running.ready.values()} == {hook.leaf_fingerprint()}
+        assert hook.writes(by_listeners=True) == webhook.Writes(done=0, conflicts=0)
+        assert hook.writes(by_listeners=False) == webhook.Writes(done=2, conflicts=0)
+        assert running.crashes == 0
+        report("issued before", **{"listeners": COUNT, "last ready": max_seconds(running)})
+
+
+def test_a_certificate_ends_a_storm_in_full_swing(hook: webhook.Webhook, issuer: Start) -> None:
+    issuer()
+    with hook.start(COUNT) as running:
+        hook.cluster.wait_for(lambda: hook.writes(by_listeners=True).conflicts > COUNT, 60, "a storm")
+        hook.ask()
+        hook.wait_ready()
+        running.wait_ready()
+        leaf = hook.leaf_fingerprint()
+        hook.cluster.wait_for(lambda: hook.served_by_all(running) == {leaf}, 60, "all to serve one leaf")
+        ours = hook.writes(by_listeners=False)
+        report("calmed", **{"by listeners": hook.writes(by_listeners=True), "ours": ours,
+                            "by listeners once frozen": hook.writes_once_frozen()})
+        assert hook.writes_once_frozen() == 0
+        assert ours.done <= 4
+
+
+def test_a_rotation_under_listeners_fails_nobody(hook: webhook.Webhook, issuer: Start) -> None:
+    issuer()
+    hook.ask()
+    hook.wait_ready()
+    with hook.start(COUNT) as running, hook.copying():
+        hook.serve(running)
+        running.wait_ready()
+        with webhook.Callers(hook, running) as callers:
+            leaf, trusted = hook.leaf_fingerprint(), hook.trusted_pem()
+            hook.annotate("steadyhook.io/rotate-leaf", "once")
+            hook.cluster.wait_for(lambda: hook.leaf_fingerprint() != leaf, 30, "a new leaf")
+            hook.cluster.wait_for(lambda: hook.served_by_all(running) == {hook.leaf_fingerprint()}, 30,
+                                  "all to serve the new leaf", interval=0.5)
+            assert hook.trusted_pem() == trusted
+            hook.annotate("steadyhook.io/rotate-ca", "once")
+            hook.cluster.wait_for(lambda: hook.trusted_pem() not in trusted and trusted not in hook.trusted_pem(), 120,
+                                  "the old CA to leave")
+            assert hook.served_by_all(running) == {hook.leaf_fingerprint()}
+            hook.wait_ready()
+        report("rotated", listeners=COUNT, handshakes=callers.calls, failed=dict(callers.failed))
+        assert callers.calls > COUNT
+        assert not callers.failed
+        assert hook.writes(by_listeners=True) == webhook.Writes(done=0, conflicts=0)

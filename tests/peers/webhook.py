@@ -1,0 +1,206 @@
+"""A webhook as Longhorn's: two Services, two Secrets, and a configuration that the program itself writes."""
+import base64
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from devcluster import api, audit, facade
+from peers import listeners
+
+CERTIFICATE = "hook"
+SECRET = "hook-webhook-tls"
+CA_SECRET = "hook-webhook-ca"
+SERVICES = ("hook-admission-webhook", "hook-conversion-webhook")
+WRITES = ("create", "update", "patch", "delete")
+
+JsonObject = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Writes:
+    """What was tried on the Secrets of a namespace: done, and refused as a conflict."""
+
+    done: int
+    conflicts: int
+
+
+class Webhook:
+    """The objects of one namespace, with Services of its name, and what was seen of them."""
+
+    def __init__(self, cluster: facade.DevCluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.names = [f"{service}.{namespace}.svc" for service in SERVICES]
+        self.configuration = f"hook-{namespace}"
+
+    def start(self, count: int, *, lease: str | None = None) -> listeners.Listeners:
+        """So many that are not started yet."""
+        return listeners.Listeners(
+            self.cluster, kubeconfig=self.cluster.kubeconfig, namespace=self.namespace, secret=SECRET,
+            ca_secret=CA_SECRET, names=self.names, count=count, lease=lease)
+
+    def ask(self, **spec: Any) -> None:
+        """Apply the WebhookCertificate."""
+        manifest = {
+            "apiVersion": "steadyhook.io/v1alpha1", "kind": "WebhookCertificate",
+            "metadata": {"name": CERTIFICATE, "namespace": self.namespace},
+            "spec": {"secretName": SECRET, "caSecretName": CA_SECRET, "compatibility": "Dynamiclistener",
+                     "dnsNames": self.names, "privateKey": {"algorithm": "RSA-2048"}, "duration": "8760h",
+                     "renewBefore": "2400h", "settleSeconds": 2, **spec}}
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
+
+    def annotate(self, key: str, value: str) -> None:
+        self.cluster.kubectl("annotate", "whcert", CERTIFICATE, "-n", self.namespace, f"{key}={value}", "--overwrite")
+
+    def serve(self, running: listeners.Listeners) -> None:
+        """Let the Services have the listeners as their endpoints."""
+        objects: list[JsonObject] = []
+        for service in SERVICES:
+            objects.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": service},
+                            "spec": {"ports": [{"port": 443, "targetPort": listeners.PORT}]}})
+            objects.append(listeners.endpoint_slice(f"{service}-1", service, running.pod_addresses))
+        self.cluster.kubectl("apply", "-n", self.namespace, "-f", "-", input=yaml.safe_dump_all(objects))
+
+    def wait_ready(self, seconds: float = 60.0) -> JsonObject:
+        """Until the certificate is ready and has nothing to do; its status."""
+        def settled() -> JsonObject | None:
+            status = self.status()
+            states = {item["type"]: item["status"] for item in status.get("conditions", [])}
+            good = states.get("Ready") == "True" and states.get("Issuing") == "False" and (
+                states.get("Rotating") == "False")
+            return status if good else None
+
+        return self.cluster.wait_for(settled, seconds, "the WebhookCertificate to be ready") or {}
+
+    def status(self) -> JsonObject:
+        path = f"/apis/steadyhook.io/v1alpha1/namespaces/{self.namespace}/webhookcertificates/{CERTIFICATE}"
+        return dict(self.cluster.request("GET", path).get("status") or {})
+
+    def secret(self, name: str) -> JsonObject:
+        return dict(self.cluster.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{name}"))
+
+    def trusted_pem(self) -> str:
+        """What a program copies into its configurations: all of tls.crt in the CA Secret."""
+        return base64.b64decode(self.secret(CA_SECRET)["data"]["tls.crt"]).decode()
+
+    def leaf_fingerprint(self) -> str:
+        """SHA-256 of the first certificate in the leaf Secret."""
+        pem = base64.b64decode(self.secret(SECRET)["data"]["tls.crt"])
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+        return hashlib.sha256(leaf.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+    def served_by_all(self, running: listeners.Listeners) -> set[str]:
+        """The leaves that the listeners serve, each verified under the CA Secret as it is now, for the first name."""
+        trusted = self.trusted_pem()
+        return {listeners.handshake(item, name=self.names[0], trusted_pem=trusted) for item in running.pod_addresses}
+
+    def writes(self, *, by_listeners: bool, since: int = 0) -> Writes:
+        """Of the listeners to both Secrets, or of everybody else."""
+        codes = [audit.code_of(event) for event in self.cluster.audit.select(
+                     resource="secrets", namespace=self.namespace, verb=WRITES, since=since)
+                 if event.get("userAgent", "").startswith("listener-") is by_listeners]
+        return Writes(done=sum(code < 300 for code in codes), conflicts=codes.count(409))
+
+    def writes_once_frozen(self) -> int:
+        """How many writes of listeners that began after our first write to the same Secret came through."""
+        frozen: dict[str, str] = {}
+        late = 0
+        for event in self.cluster.audit.select(resource="secrets", namespace=self.namespace, verb=WRITES):
+            name = audit.name_of(event)
+            if audit.code_of(event) >= 300:
+                continue
+            if not event.get("userAgent", "").startswith("listener-"):
+                frozen.setdefault(name, event["stageTimestamp"])
+            elif name in frozen and event["requestReceivedTimestamp"] > frozen[name]:
+                late += 1
+        assert SECRET in frozen, "never frozen"
+        return late
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[None]:
+        """A configuration whose caBundle is all of tls.crt in the CA Secret, kept so by the program, as Longhorn's."""
+        kind = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+        self.cluster.request("POST", kind, {
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": self.configuration}, "webhooks": [{
+                "name": "nothing.steadyhook.io", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "namespaceSelector": {"matchLabels": {"steadyhook.io/nowhere": self.namespace}},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                           "resources": ["configmaps"]}],
+                "clientConfig": {"service": {"namespace": self.namespace, "name": SERVICES[0]},
+                                 "caBundle": self.secret(CA_SECRET)["data"]["tls.crt"]}}]})
+        stop = threading.Event()
+        copier = threading.Thread(target=self._copy, args=(stop,), daemon=True)
+        copier.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            copier.join()
+
+    def _copy(self, stop: threading.Event) -> None:
+        path = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{self.configuration}"
+        copied = ""
+        while not stop.wait(0.5):
+            with contextlib.suppress(api.ApiError):
+                encoded = self.secret(CA_SECRET)["data"]["tls.crt"]
+                if encoded != copied:
+                    self.cluster.request("PATCH", path, [
+                        {"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": encoded}],
+                        content_type="application/json-patch+json")
+                    copied = encoded
+
+    def remove(self) -> None:
+        self.cluster.kubectl("delete", "validatingwebhookconfiguration", self.configuration, "--ignore-not-found")
+
+
+class Callers:
+    """
+    Clients that trust the CA Secret as it was at the moment of the call, and call one listener after the other.
+
+    ``failed`` counts by what was wrong, ``calls`` all.
+    """
+
+    def __init__(self, hook: Webhook, running: listeners.Listeners) -> None:
+        self.calls = 0
+        self.failed: collections.Counter[str] = collections.Counter()
+        self._hook = hook
+        self._running = running
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Callers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for address in self._running.pod_addresses:
+                if self._stop.is_set():
+                    return
+                trusted = self._hook.trusted_pem()
+                self.calls += 1
+                try:
+                    listeners.handshake(address, name=self._hook.names[0], trusted_pem=trusted)
+                except OSError as error:
+                    self.failed[str(error)] += 1
+                time.sleep(0.002)
+
+
+def report(what: str, **figures: object) -> None:
+    """Print what was measured, for whoever runs the tests with -rP."""
+    print(f"{what}: {json.dumps(figures, default=str)}")
