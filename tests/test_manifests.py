@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MANIFESTS = ROOT / "manifests"
 LAYOUTS = ("manager", "split")
 OVERLAYS = (*LAYOUTS, "dev")
+APPLICATIONS = {"longhorn": "longhorn-system", "rancher": "cattle-system"}
 NAMESPACE = "steadyhook-system"
 LEAF = "steadyhook-webhook-tls"
 AUTHORITY = f"{LEAF}-ca"
@@ -48,7 +49,8 @@ def rendered(request: pytest.FixtureRequest) -> dict[str, list[Manifest]]:
             print(line, flush=True)
 
     kubectl = binaries.find(say)["kubectl"]
-    folders = {"crds": MANIFESTS / "crds", **{overlay: MANIFESTS / "overlays" / overlay for overlay in OVERLAYS}}
+    folders = {"crds": MANIFESTS / "crds", **{overlay: MANIFESTS / "overlays" / overlay for overlay in (
+        *OVERLAYS, "issuer", *APPLICATIONS)}}
     return {name: list(yaml.safe_load_all(_kustomize(kubectl, folder))) for name, folder in folders.items()}
 
 
@@ -122,6 +124,31 @@ def test_the_namespace_enforces_the_restricted_pod_security_standard(
 ) -> None:
     labels = named(rendered[overlay], "Namespace", NAMESPACE)["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize(("overlay", "namespace"), APPLICATIONS.items())
+def test_an_application_gets_a_role_and_a_certificate_and_keeps_its_namespace_when_they_are_deleted(
+    rendered: dict[str, list[Manifest]], overlay: str, namespace: str
+) -> None:
+    theirs = [item for item in rendered[overlay] if item["metadata"].get("namespace") == namespace]
+    assert sorted(item["kind"] for item in theirs) == ["Role", "RoleBinding", "WebhookCertificate"]
+    assert [item["metadata"]["name"] for item in of_kind(rendered[overlay], "Namespace")] == [NAMESPACE]
+    (certificate,) = of_kind(theirs, "WebhookCertificate")
+    wanted = policy.parse(certificate["spec"], namespace=namespace, name=certificate["metadata"]["name"])
+    assert wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
+    named_secrets = [rule["resourceNames"] for rule in rules(theirs)
+                     if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]]
+    assert named_secrets == [[wanted.secret_name, wanted.authority_secret_name]]
+
+
+def test_issuers_for_others_have_no_right_to_any_secret_of_their_own_accord(
+    rendered: dict[str, list[Manifest]]
+) -> None:
+    assert of_kind(rendered["issuer"], "WebhookCertificate") == []
+    assert not any("secrets" in rule["resources"] for rule in rules(rendered["issuer"]))
+    (deployment,) = workloads(rendered["issuer"])
+    environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "STEADYHOOK_CERTIFICATES", "value": "all"} in environment
 
 
 # ---- pods ----

@@ -34,6 +34,7 @@ class Settings:
     instance: Instance
     namespace: str
     certificate: str  # the name of the WebhookCertificate
+    all_certificates: bool  # whether the issuing half looks after those of every namespace instead
     secret_name: str
     service_dns_name: str | None  # has to be among the names of a leaf that is served
     listen_address: str | None  # None: all interfaces
@@ -87,6 +88,7 @@ def load(
         instance=_instance(environ),
         namespace=namespace,
         certificate=certificate,
+        all_certificates=_choice(environ, "STEADYHOOK_CERTIFICATES", ("own", "all")) == "all",
         secret_name=_name(environ, "STEADYHOOK_SECRET", f"{certificate}-tls"),
         service_dns_name=f"{service}.{namespace}.svc" if service else None,
         listen_address=environ.get("STEADYHOOK_LISTEN_ADDRESS") or None,

@@ -1,5 +1,6 @@
 """Secrets in the form that programs with dynamiclistener read."""
 import base64
+import dataclasses
 import datetime
 import hashlib
 from typing import Any
@@ -99,3 +100,13 @@ def test_a_leaf_without_our_marks_is_adopted_if_a_listener_may_have_made_it() ->
 def test_a_leaf_of_ours_is_not_called_adopted() -> None:
     marked = manifest(secrets.leaf_data(LEAF, BUNDLE), **{secrets.READY_MARK: LEAF.certificate.fingerprint})
     assert not secrets.read_leaf(marked, by_listener=True).adopted
+
+
+@pytest.mark.parametrize(("name", "key"), [  # as they are found in clusters with Longhorn
+    ("longhorn-admission-webhook.longhorn-system.svc", "cn-longhorn-admission-webhook.longhor-59584d"),
+    ("longhorn-conversion-webhook.longhorn-system.svc", "cn-longhorn-conversion-webhook.longho-6a0089"),
+])
+def test_the_keys_of_long_names_are_those_of_longhorn(name: str, key: str) -> None:
+    wanted = dataclasses.replace(WANTED, dns_names=frozenset({name}))
+    leaf = minting.mint_leaf(wanted, signer=FIRST, now=NOW)
+    assert secrets.listener_annotations(leaf)[f"listener.cattle.io/{key}"] == name

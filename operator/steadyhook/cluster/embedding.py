@@ -75,10 +75,14 @@ def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
 
 
 class EmbeddedOperator:
-    """Runs ``kopf.operator()`` until stopped; if it exits for any other reason, it is started again after a pause."""
+    """
+    Runs ``kopf.operator()`` until stopped; if it exits for any other reason, it is started again after a pause.
+
+    ``namespace``: None for the whole cluster.
+    """
 
     def __init__(
-        self, *, name: str, registry: kopf.OperatorRegistry, namespace: str,
+        self, *, name: str, registry: kopf.OperatorRegistry, namespace: str | None,
         configure: collections.abc.Callable[[kopf.OperatorSettings], None],
         identity: str | None = None, peering_name: str | None = None, priority: int | None = None,
     ) -> None:
@@ -125,7 +129,8 @@ class EmbeddedOperator:
         await kopf.operator(
             registry=self._registry,
             settings=settings,
-            namespaces=[self._namespace],
+            namespaces=[self._namespace] if self._namespace is not None else [],
+            clusterwide=self._namespace is None,
             identity=self._identity,  # type: ignore[arg-type]
             standalone=self._peering_name is None,
             peering_name=self._peering_name,

@@ -35,6 +35,11 @@ def certificate(namespace: str, name: str) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/webhookcertificates/{name}"
 
 
+def all_certificates() -> str:
+    """Those of every namespace."""
+    return f"/apis/{GROUP}/{VERSION}/webhookcertificates"
+
+
 def manager_nodes(namespace: str) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/managernodes"
 

@@ -73,6 +73,17 @@ def invalid_spec_status(
                                  observed_generation=observed_generation)}
 
 
+def blocked_status(
+    reason: reasons.Reason, message: str, *, previous: collections.abc.Mapping[str, Any], observed_generation: int,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """The status while nothing can be looked at or written: whether the last leaf is good is not known any better."""
+    conditions = [_condition("Issuing", False, reason, message), _condition("Degraded", True, reason, message)]
+    return {**previous, "observedGeneration": observed_generation,
+            "conditions": _merge(previous.get("conditions", []), conditions, now=now,
+                                 observed_generation=observed_generation)}
+
+
 def _conditions(
     seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, now: datetime.datetime
 ) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ import kopf
 from steadyhook import metrics
 from steadyhook.cluster import client, embedding, paths, peering
 from steadyhook.core import election
-from steadyhook.issuing import operator, reconciling
+from steadyhook.issuing import operator, reconciling, roster
 from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -130,20 +130,25 @@ class Candidacy:
 
     async def _issue(self, seat: election.Join | None) -> None:
         """Stand by or issue until the seat is lost (or for ever, when standalone)."""
-        reconciler = reconciling.Reconciler(
-            cluster=self._cluster, settings=self._settings, confirm=self._confirm)
+        own = reconciling.Target(namespace=self._settings.namespace, certificate=self._settings.certificate,
+                                 secret_name=self._settings.secret_name)
+        work: roster.Roster | reconciling.Reconciler = roster.Roster(
+            cluster=self._cluster, settings=self._settings, confirm=self._confirm,
+        ) if self._settings.all_certificates else reconciling.Reconciler(
+            cluster=self._cluster, settings=self._settings, target=own, confirm=self._confirm)
         watching = operator.build(
-            self._settings, wake=reconciler.wake, identity=self._identity if seat else None,
-            priority=seat.priority if seat else None)
+            self._settings, wake=None if self._settings.all_certificates else work.wake,
+            identity=self._identity if seat else None, priority=seat.priority if seat else None)
         watching.start()
-        loop_task = asyncio.create_task(reconciler.run(), name="reconcile loop")
+        loop_task = asyncio.create_task(work.run(), name="issuing")
         try:
-            await self._keep_seat(watching, reconciler)
+            await self._keep_seat(watching, work.wake)
         finally:
             loop_task.cancel()
             await asyncio.shield(watching.stop())
+            await asyncio.wait({loop_task})
 
-    async def _keep_seat(self, watching: embedding.EmbeddedOperator, reconciler: reconciling.Reconciler) -> None:
+    async def _keep_seat(self, watching: embedding.EmbeddedOperator, wake: operator.Wake) -> None:
         last_read = time.monotonic()
         while watching.alive:
             await asyncio.sleep(self._settings.peering_lifetime / 2)
@@ -160,7 +165,7 @@ class Candidacy:
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
                 return
             if self._standing(records) is not before:
-                reconciler.wake()
+                wake(0.0)
 
     async def _confirm(self) -> bool:
         """Whether this is the active instance, by a fresh read; a newly active one looks twice."""
@@ -192,8 +197,9 @@ class Candidacy:
 
     def _change_role(self, role: election.Role) -> None:
         if role is not self._role:
-            logger.info("This instance is now %s for the issuing of %s/%s.", role, self._settings.namespace,
-                        self._settings.certificate)
+            what = "all certificates" if self._settings.all_certificates else (
+                f"{self._settings.namespace}/{self._settings.certificate}")
+            logger.info("This instance is now %s for the issuing of %s.", role, what)
             self._role = role
             metrics.ACTIVE.set(role is election.Role.ACTIVE)
             self._on_role(role)

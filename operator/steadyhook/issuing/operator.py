@@ -18,34 +18,70 @@ GATHER_SECONDS = 1.0
 
 
 def build(
-    settings: Settings, *, wake: Wake, identity: str | None, priority: int | None
+    settings: Settings, *, wake: Wake | None, identity: str | None, priority: int | None
 ) -> embedding.EmbeddedOperator:
-    """The embedded operator; a peer with ``priority``, or standalone when ``identity`` is None."""
+    """
+    The embedded operator of the home namespace; a peer with ``priority``, or standalone when ``identity`` is None.
+
+    ``wake``: None for one that does no more than to keep the seat.
+    """
+    registry = embedding.registry()
+    if wake is not None:
+        _watch_certificate(registry, wake)
+        _watch_configurations(registry, wake)
+        _watch_secret(registry, wake)
     return embedding.EmbeddedOperator(
         name="issuing",
-        registry=_registry(wake),
+        registry=registry,
         namespace=settings.namespace,
-        configure=lambda kopf_settings: _configure(kopf_settings, settings),
+        configure=lambda kopf_settings: _configure(
+            kopf_settings, settings, secret_name=settings.secret_name, certificate=settings.certificate),
         identity=identity,
         peering_name=settings.peering_name if identity is not None else None,
         priority=priority,
     )
 
 
-def _configure(kopf_settings: kopf.OperatorSettings, settings: Settings) -> None:
+def build_overview(settings: Settings, *, listed: Wake, configured: Wake) -> embedding.EmbeddedOperator:
+    """Watches the certificates of all namespaces, and the configurations: what all certificates have in common."""
+    registry = embedding.registry()
+    _watch_certificate(registry, listed)
+    _watch_configurations(registry, configured)
+    return embedding.EmbeddedOperator(
+        name="overview", registry=registry, namespace=None,
+        configure=lambda kopf_settings: _configure(kopf_settings, settings))
+
+
+def build_one(settings: Settings, *, namespace: str, secret_name: str, wake: Wake) -> embedding.EmbeddedOperator:
+    """Watches what belongs to one certificate alone; never a peer, as the election is elsewhere."""
+    registry = embedding.registry()
+    _watch_secret(registry, wake)
+    return embedding.EmbeddedOperator(
+        name=f"{namespace}-{secret_name}", registry=registry, namespace=namespace,
+        configure=lambda kopf_settings: _configure(kopf_settings, settings, secret_name=secret_name))
+
+
+def _configure(
+    kopf_settings: kopf.OperatorSettings, settings: Settings, *, secret_name: str | None = None,
+    certificate: str | None = None,
+) -> None:
     # The leaf alone is watched: one selector a resource is possible, and the CA Secret is read when deciding.
-    kopf_settings.watching.field_selectors["secrets"] = f"metadata.name={settings.secret_name}"
-    kopf_settings.watching.field_selectors["webhookcertificates"] = f"metadata.name={settings.certificate}"
+    if secret_name is not None:
+        kopf_settings.watching.field_selectors["secrets"] = f"metadata.name={secret_name}"
+    if certificate is not None:
+        kopf_settings.watching.field_selectors["webhookcertificates"] = f"metadata.name={certificate}"
     kopf_settings.watching.chunk_size = 100  # all definitions of a cluster can be many MiB
     kopf_settings.peering.lifetime = settings.peering_lifetime
     kopf_settings.peering.stealth = True
 
 
-def _registry(wake: Wake) -> kopf.OperatorRegistry:
-    registry = embedding.registry()
-
+def _watch_certificate(registry: kopf.OperatorRegistry, wake: Wake) -> None:
     @kopf.on.event(paths.GROUP, "webhookcertificates", registry=registry)
-    @kopf.on.event("", "v1", "secrets", registry=registry)
+    async def changed(**_: Any) -> None:
+        wake(0.0)
+
+
+def _watch_configurations(registry: kopf.OperatorRegistry, wake: Wake) -> None:
     @kopf.on.event("admissionregistration.k8s.io", "validatingwebhookconfigurations", registry=registry)
     @kopf.on.event("admissionregistration.k8s.io", "mutatingwebhookconfigurations", registry=registry)
     @kopf.on.event("apiextensions.k8s.io", "customresourcedefinitions", annotations=ASKING, registry=registry)
@@ -53,8 +89,12 @@ def _registry(wake: Wake) -> kopf.OperatorRegistry:
     async def changed(**_: Any) -> None:
         wake(0.0)
 
+
+def _watch_secret(registry: kopf.OperatorRegistry, wake: Wake) -> None:
+    @kopf.on.event("", "v1", "secrets", registry=registry)
+    async def changed(**_: Any) -> None:
+        wake(0.0)
+
     @kopf.on.event(paths.GROUP, "managernodes", registry=registry)
     async def acknowledged(**_: Any) -> None:
         wake(GATHER_SECONDS)
-
-    return registry

@@ -36,12 +36,27 @@ class Unsettled(Exception):
     """Each decision was carried out, and there was always another one: going on would be a storm of our own."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """
+    A certificate to look after: the namespace and name of its WebhookCertificate, and the Secret that is watched.
+
+    ``rival``: an older WebhookCertificate that names the same Secret, whose it is.
+    """
+
+    namespace: str
+    certificate: str
+    secret_name: str
+    rival: str | None = None
+
+
 class Reconciler:
     """To be run by the event loop in which it was made; only :meth:`wake` may be called from other threads."""
 
-    def __init__(self, *, cluster: client.Cluster, settings: Settings, confirm: Confirm) -> None:
+    def __init__(self, *, cluster: client.Cluster, settings: Settings, target: Target, confirm: Confirm) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._target = target
         self._confirm = confirm
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -65,7 +80,8 @@ class Reconciler:
                 logger.info("The world has changed, looking again: %s", error)
                 pause = random.uniform(0.0, 0.5)
             except client.Forbidden as error:
-                logger.error("A permission is missing: %s. Apply the manifests of this version, which grant it.", error)
+                await self._say_forbidden(f"a permission is missing: {error}; apply the manifests of this version,"
+                                          f" which grant it, for namespace {self._target.namespace} too")
                 pause = PAUSE_AFTER_ERROR_SECONDS
             except client.Invalid as error:
                 logger.error("The API server refuses what is to be written: %s. Look for an admission policy or webhook"
@@ -102,14 +118,14 @@ class Reconciler:
         if not await self._confirm():
             self._memory.forget_waits()
             return RESYNC_SECONDS
-        manifest = await self._cluster.find(paths.certificate(self._settings.namespace, self._settings.certificate))
+        manifest = await self._cluster.find(paths.certificate(self._target.namespace, self._target.certificate))
         if manifest is None:
             self._say_absent()
             return RESYNC_SECONDS
         self._absent = False
         try:
             wanted = policy.parse(
-                manifest.get("spec") or {}, namespace=self._settings.namespace, name=self._settings.certificate,
+                manifest.get("spec") or {}, namespace=self._target.namespace, name=self._target.certificate,
                 annotations=manifest["metadata"].get("annotations"))
             self._check_secret_name(wanted)
         except policy.InvalidSpec as problem:
@@ -124,11 +140,16 @@ class Reconciler:
 
     def _check_secret_name(self, wanted: policy.Policy) -> None:
         """The servers have the name from their settings: what is written elsewhere nobody would serve, or watch."""
-        if wanted.secret_name != self._settings.secret_name:
+        if wanted.secret_name != self._target.secret_name:
             raise policy.InvalidSpec(
                 field="spec.secretName", found=wanted.secret_name,
-                expected=f"{self._settings.secret_name!r}, the Secret that this instance watches",
+                expected=f"{self._target.secret_name!r}, the Secret that this instance watches",
                 remedy="set STEADYHOOK_SECRET and the names in the Roles to it, or create the WebhookCertificate anew")
+        if self._target.rival is not None:
+            raise policy.InvalidSpec(
+                field="spec.secretName", found=wanted.secret_name,
+                expected=f"a Secret that is not WebhookCertificate {self._target.rival}'s already",
+                remedy="name another Secret, or delete one of the two")
 
     async def _take_steps(
         self, manifest: client.Manifest, wanted: policy.Policy
@@ -243,25 +264,41 @@ class Reconciler:
 
     async def _acknowledged(self, seen: facts.Seen) -> conditions.Acknowledged:
         # From the API server's cache: the count may lag a little, and many nodes make a long list.
-        nodes = await self._cluster.get(paths.manager_nodes(self._settings.namespace) + "?resourceVersion=0")
+        nodes = await self._cluster.get(paths.manager_nodes(self._target.namespace) + "?resourceVersion=0")
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
-        done, total = servers.count(nodes["items"], self._settings.certificate, fingerprint)
+        done, total = servers.count(nodes["items"], self._target.certificate, fingerprint)
         return conditions.Acknowledged(done=done, total=total)
 
     async def _refuse(self, manifest: client.Manifest, problem: policy.InvalidSpec) -> None:
-        logger.error("WebhookCertificate %s/%s: %s.", self._settings.namespace, self._settings.certificate, problem)
+        logger.error("WebhookCertificate %s/%s: %s.", self._target.namespace, self._target.certificate, problem)
         previous = manifest.get("status") or {}
         status = conditions.invalid_spec_status(
             problem, previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
         if await self._write_status(manifest, previous, status):
             await self._post(manifest, events.WARNING, "InvalidSpec", str(problem))
 
+    async def _say_forbidden(self, message: str) -> None:
+        """In the log, and as a condition if that at least is allowed."""
+        logger.error("WebhookCertificate %s/%s: %s.", self._target.namespace, self._target.certificate, message)
+        try:
+            manifest = await self._cluster.find(paths.certificate(self._target.namespace, self._target.certificate))
+            if manifest is None:
+                return
+            previous = manifest.get("status") or {}
+            status = conditions.blocked_status(
+                reasons.Reason.FORBIDDEN, message, previous=previous,
+                observed_generation=manifest["metadata"]["generation"], now=_now())
+            if await self._write_status(manifest, previous, status):
+                await self._warn(manifest, previous, status)
+        except client.APIError as error:
+            logger.debug("The condition could not be written: %s", error)
+
     async def _write_status(
         self, manifest: client.Manifest, previous: collections.abc.Mapping[str, Any], status: dict[str, Any]
     ) -> bool:
         if status == previous or not await self._confirm():
             return False
-        path = paths.certificate(self._settings.namespace, self._settings.certificate) + "/status"
+        path = paths.certificate(self._target.namespace, self._target.certificate) + "/status"
         await self._cluster.replace(path, {**manifest, "status": status})
         metrics.WRITES.labels(object="WebhookCertificate", verb="update").inc()
         return True
@@ -273,7 +310,7 @@ class Reconciler:
     def _say_absent(self) -> None:
         if not self._absent:
             logger.warning("WebhookCertificate %s/%s does not exist; nothing is issued until it is applied.",
-                           self._settings.namespace, self._settings.certificate)
+                           self._target.namespace, self._target.certificate)
         self._absent = True
 
 
