@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from devcluster import api, audit, facade
 from peers import listeners
 
-CERTIFICATE = "hook"
+CERTIFICATE = "hook-webhook"
 SECRET = "hook-webhook-tls"
 CA_SECRET = "hook-webhook-ca"
 SERVICES = ("hook-admission-webhook", "hook-conversion-webhook")

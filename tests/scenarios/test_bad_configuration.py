@@ -124,8 +124,10 @@ def test_a_right_that_is_taken_away_is_named_and_nothing_that_is_served_is_lost(
         rules = [rule for rule in role["rules"] if "secrets" not in rule["resources"]]
         serving.cluster.request("PUT", path, {**role, "rules": rules})
         damages.wake(serving, "a right is missing")
-        wait_logged(serving, "A permission is missing", f'secrets "{installation.AUTHORITY}" is forbidden',
-                    "Apply the manifests of this version")
+        wait_logged(serving, "a permission is missing", f'secrets "{installation.AUTHORITY}" is forbidden',
+                    "apply the manifests of this version")
+        serving.cluster.wait_for(
+            lambda: serving.conditions()["Degraded"]["reason"] == "Forbidden", SECONDS, "the condition")
         damages.Culprit(serving).delete()
         serving.cluster.wait_for(
             lambda: {item["phase"] for item in serving.instances()} == {"Degraded"}, SECONDS, "the loss to be seen")

@@ -3,9 +3,9 @@ import collections.abc
 import dataclasses
 import datetime
 
-from steadyhook.cluster import client, entries, paths, servers
+from steadyhook.cluster import client, paths, servers
 from steadyhook.core import conditions, facts, policy, reasons, rotation
-from steadyhook.pki import certificates, secrets
+from steadyhook.pki import certificates, entries, secrets
 
 INJECT_FROM = "steadyhook.io/inject-ca-from"
 

@@ -9,6 +9,7 @@ import collections.abc
 import dataclasses
 import datetime
 import enum
+from typing import Any
 
 
 class Role(enum.StrEnum):
@@ -37,6 +38,20 @@ class Join:
 
     priority: int
     drop: tuple[str, ...]
+
+
+def parse(manifest: collections.abc.Mapping[str, Any]) -> tuple[Record, ...]:
+    """The records of all peers, as kopf writes them; one that cannot be read counts as dead."""
+    records = []
+    for identity, record in (manifest.get("status") or {}).items():
+        try:
+            last_seen = datetime.datetime.fromisoformat(record["lastseen"])
+            lifetime = datetime.timedelta(seconds=int(record.get("lifetime", 60)))
+            records.append(Record(identity=identity, priority=int(record.get("priority", 0)),
+                                           expires_at=last_seen + lifetime))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return tuple(records)
 
 
 def find_seat(

@@ -107,7 +107,7 @@ class Candidacy:
                 self._troubled = False
                 self._on_problem(None)
                 seat = election.find_seat(
-                    peering.parse(manifest), identity=self._identity, seats=self._settings.seats, now=_now(),
+                    election.parse(manifest), identity=self._identity, seats=self._settings.seats, now=_now(),
                     priority=self._priority)
                 if seat is None:
                     return None
@@ -181,7 +181,7 @@ class Candidacy:
         return role is election.Role.ACTIVE
 
     async def _read_role(self) -> election.Role:
-        return self._standing(peering.parse(await self._cluster.get(self._path)))
+        return self._standing(election.parse(await self._cluster.get(self._path)))
 
     def _standing(self, records: tuple[election.Record, ...]) -> election.Role:
         """Active or candidate: a holder whose record has expired stands by until kopf has renewed it."""
@@ -190,7 +190,7 @@ class Candidacy:
 
     async def _records(self) -> tuple[election.Record, ...] | None:
         try:
-            return peering.parse(await self._cluster.get(self._path))
+            return election.parse(await self._cluster.get(self._path))
         except client.APIError as error:
             logger.debug("The peering could not be read: %s", error)
             return None

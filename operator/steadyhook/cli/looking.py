@@ -1,0 +1,126 @@
+"""Looking at a Secret and all around it for a while: the reading that a diagnosis needs."""
+import collections.abc
+import datetime
+
+from steadyhook.cli import cluster, diagnosis
+from steadyhook.core import facts, leaf
+from steadyhook.pki import certificates, entries, secrets
+
+CONFIGURATIONS = {
+    "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "APIService": "/apis/apiregistration.k8s.io/v1/apiservices",
+}
+Call = tuple[str, facts.Entry]
+
+
+def calls(found: cluster.Cluster) -> list[Call]:
+    """Every entry of every configuration that calls a Service, with what it is in words."""
+    result = []
+    for kind, path in CONFIGURATIONS.items():
+        for item in found.list(path):
+            result += [(f"{kind} {item['metadata']['name']} ({entry.name})", entry)
+                       for entry in entries.read(kind, item) if entry.service is not None]
+    return result
+
+
+def candidates(found: cluster.Cluster, namespace: str, called: collections.abc.Iterable[Call]) -> list[str]:
+    """The Secrets of a namespace that a webhook may serve from, by name."""
+    services = {entry.service for _, entry in called}
+    names = []
+    for item in found.list(f"/api/v1/namespaces/{namespace}/secrets"):
+        annotations = item["metadata"].get("annotations") or {}
+        certificate = secrets.read_leaf(item, by_listener=True).certificate
+        ours = any(key.startswith(secrets.LISTENER_NAME) or key == secrets.READY_MARK for key in annotations)
+        for_service = certificate is not None and any(
+            service is not None and leaf.covers(certificate.dns_names, f"{service[1]}.{service[0]}.svc")
+            for service in services)
+        if ours or for_service:
+            names.append(item["metadata"]["name"])
+    return names
+
+
+def look(
+    found: cluster.Cluster, namespace: str, name: str, *, seconds: float, called: list[Call],
+) -> diagnosis.Looked:
+    """Look for so many seconds. Raises :class:`cluster.Failed`."""
+    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+    first = _get(found, path, namespace, name)
+    versions = [diagnosis.Version(at=0.0, fingerprint=_fingerprint(first))]
+    last = first
+    seen_for = 0.0
+    for at, kind, item in found.watch(
+            f"/api/v1/namespaces/{namespace}/secrets", selector=f"metadata.name={name}",
+            resource_version=first["metadata"]["resourceVersion"], seconds=seconds):
+        seen_for = at
+        if kind != "DELETED":
+            versions.append(diagnosis.Version(at=at, fingerprint=_fingerprint(item)))
+            last = item
+    services = {entry.service for _, entry in called}
+    held = secrets.read_leaf(last, by_listener=True)
+    mine = {service for service in services if service is not None and _is_for(held, service, namespace)}
+    return diagnosis.Looked(
+        namespace=namespace, name=name, seconds=max(seconds, seen_for), versions=tuple(versions), leaf=held,
+        static=(last["metadata"].get("annotations") or {}).get(secrets.STATIC) == "true",
+        owner=_owner(found, namespace, name),
+        writers=tuple(sorted({item["manager"] for item in last["metadata"].get("managedFields") or []})),
+        callers=tuple(diagnosis.Caller(what=what, service=entry.service, verifies=_verifies(last, entry))
+                      for what, entry in called if entry.service in mine and entry.service is not None),
+        pods=tuple(pod for service in sorted(mine) for pod in _pods(found, *service)))
+
+
+def _get(found: cluster.Cluster, path: str, namespace: str, name: str) -> cluster.Manifest:
+    try:
+        return found.get(path)
+    except cluster.NotFound as error:
+        where = f"namespace {namespace}" if found.find(f"/api/v1/namespaces/{namespace}") else (
+            f"namespace {namespace}, which does not exist itself")
+        raise cluster.NotFound(f"there is no Secret {name} in {where}; name another one, or -n for another"
+                               " namespace") from error
+
+
+def _fingerprint(manifest: cluster.Manifest) -> str:
+    """Of the leaf, or what stands for it where there is no readable one."""
+    certificate = secrets.read_leaf(manifest, by_listener=True).certificate
+    if certificate is not None:
+        return certificate.fingerprint
+    return str((manifest["metadata"].get("annotations") or {}).get(secrets.LISTENER_FINGERPRINT, "unreadable"))
+
+
+def _is_for(held: facts.Leaf, service: tuple[str, str], namespace: str) -> bool:
+    """Whether the leaf is for the Service; of a Secret without one it is not known, so its namespace has to do."""
+    if held.certificate is None:
+        return service[0] == namespace
+    return leaf.covers(held.certificate.dns_names, f"{service[1]}.{service[0]}.svc")
+
+
+def _verifies(manifest: cluster.Manifest, entry: facts.Entry) -> bool:
+    try:
+        pair = secrets.key_pair(manifest)
+    except ValueError:
+        return False
+    itself = pair.certificate.fingerprint in {item.fingerprint for item in entry.trusted}
+    return itself or bool(certificates.signers(pair.certificate_pem, entry.trusted))
+
+
+def _owner(found: cluster.Cluster, namespace: str, name: str) -> str | None:
+    try:
+        listed = found.list(f"/apis/steadyhook.io/v1alpha1/namespaces/{namespace}/webhookcertificates")
+    except (cluster.NotFound, cluster.Forbidden):
+        return None
+    return next((item["metadata"]["name"] for item in listed if item["spec"].get("secretName") == name), None)
+
+
+def _pods(found: cluster.Cluster, namespace: str, service: str) -> list[diagnosis.Pod]:
+    path = (f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+            f"?labelSelector=kubernetes.io%2Fservice-name%3D{service}")
+    return [diagnosis.Pod(name=(item.get("targetRef") or {}).get("name", item["addresses"][0]),
+                          ready=(item.get("conditions") or {}).get("ready") is not False)
+            for part in found.list(path) for item in part.get("endpoints") or []]
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
