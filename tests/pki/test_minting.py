@@ -12,7 +12,7 @@ from steadyhook.core import policy
 from steadyhook.pki import certificates, minting
 
 NOW = datetime.datetime.now(datetime.UTC)
-ALGORITHMS = [item for item in policy.KeyAlgorithm if item is not policy.KeyAlgorithm.RSA_4096]
+ALGORITHMS = list(policy.KeyAlgorithm)
 
 
 def wanted(**spec: object) -> policy.Policy:
