@@ -98,8 +98,10 @@ def test_a_storm_is_named_within_ten_seconds_and_adopting_ends_it(
         assert json.loads(output)["metadata"]["name"] == webhook.CERTIFICATE
         code, output, errors = run(hook.cluster, *command, "--yes", "--timeout", "50")
         assert code == Exit.FINE, errors
-        running.wait_ready()
-        assert hook.writes_once_frozen() == 0
+        calm = hook.wait_calm(running)
+        leaf = hook.leaf_fingerprint()
+        hook.cluster.wait_for(lambda: hook.served_by_all(running) == {leaf}, SECONDS, "all to serve one leaf")
+        assert hook.writes(by_listeners=True, since=calm).done == 0
 
 
 def test_a_bundle_that_does_not_verify_is_named(issued: webhook.Webhook) -> None:

@@ -51,17 +51,26 @@ def test_every_pod_is_restarted_and_an_interrupted_wait_goes_on(
     assert (code, "say --yes" in errors) == (Exit.NOT_DONE, True)
     assert uids(devcluster, workload) == before
 
-    process = commands.start(devcluster, *command, "--yes")
+    devcluster.hold_pod_starts()  # so that the rollout cannot end before the wait is interrupted
+    processes = []
     try:
+        processes.append(interrupted := commands.start(devcluster, *command, "--yes"))
         devcluster.wait_for(lambda: uids(devcluster, workload) != before, 60, "the first pod to go")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=commands.SECONDS)
-        assert process.returncode == Exit.INTERRUPTED
+        interrupted.send_signal(signal.SIGINT)
+        interrupted.communicate(timeout=commands.SECONDS)
+        assert interrupted.returncode == Exit.INTERRUPTED
+        processes.append(resumed := commands.start(devcluster, *command))  # nothing to ask: it only goes on
+        assert resumed.stderr is not None
+        assert "before" in resumed.stderr.readline()
+        assert "a rollout is under way" in resumed.stderr.readline()
+        devcluster.release_pod_starts()
+        resumed.communicate(timeout=commands.SECONDS)
+        assert resumed.returncode == Exit.FINE
     finally:
-        process.kill()
-        process.wait()
-    code, output, errors = commands.run(devcluster, *command)  # nothing to ask: it only goes on
-    assert (code, "a rollout is under way" in errors) == (Exit.FINE, True)
+        devcluster.release_pod_starts()
+        for process in processes:
+            process.kill()
+            process.wait()
     after = uids(devcluster, workload)
     assert not after & before
     assert len(after) == PODS

@@ -111,8 +111,22 @@ class Webhook:
                  if event.get("userAgent", "").startswith("listener-") is by_listeners]
         return Writes(done=sum(code < 300 for code in codes), conflicts=codes.count(409))
 
+    def wait_calm(self, running: listeners.Listeners) -> int:
+        """
+        Until both Secrets are static and no listener is starting any more; the position in the audit log then.
+
+        One that is just starting writes blindly what its watch has seen last, for as long as it has not read the CA
+        yet: it can take the mark away once more.
+        """
+        running.wait_ready()
+        key = "listener.cattle.io/static"
+        self.cluster.wait_for(
+            lambda: all((self.secret(name)["metadata"].get("annotations") or {}).get(key) == "true"
+                        for name in (SECRET, CA_SECRET)), 60, "both Secrets to be static")
+        return self.cluster.audit.position()
+
     def writes_once_frozen(self) -> int:
-        """How many writes of listeners that began after our first write to the same Secret came through."""
+        """How many writes of listeners came through that began after our first write to the same Secret."""
         frozen: dict[str, str] = {}
         late = 0
         for event in self.cluster.audit.select(resource="secrets", namespace=self.namespace, verb=WRITES):
@@ -140,7 +154,8 @@ class Webhook:
                 "clientConfig": {"service": {"namespace": self.namespace, "name": SERVICES[0]},
                                  "caBundle": self.secret(CA_SECRET)["data"]["tls.crt"]}}]})
         stop = threading.Event()
-        copier = threading.Thread(target=self._copy, args=(stop,), daemon=True)
+        copier = threading.Thread(
+            target=self._copy, args=(stop, self.secret(CA_SECRET)["data"]["tls.crt"]), daemon=True)
         copier.start()
         try:
             yield
@@ -148,9 +163,8 @@ class Webhook:
             stop.set()
             copier.join()
 
-    def _copy(self, stop: threading.Event) -> None:
+    def _copy(self, stop: threading.Event, copied: str) -> None:
         path = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{self.configuration}"
-        copied = ""
         while not stop.wait(0.5):
             with contextlib.suppress(api.ApiError):
                 encoded = self.secret(CA_SECRET)["data"]["tls.crt"]

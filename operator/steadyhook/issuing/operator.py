@@ -70,6 +70,8 @@ def _configure(
         kopf_settings.watching.field_selectors["secrets"] = f"metadata.name={secret_name}"
     if certificate is not None:
         kopf_settings.watching.field_selectors["webhookcertificates"] = f"metadata.name={certificate}"
+    # kopf waits for a pause of this length before it hands over what has changed: in a storm there may be none longer.
+    kopf_settings.batching.batch_window = 0.01
     kopf_settings.watching.chunk_size = 100  # all definitions of a cluster can be many MiB
     kopf_settings.peering.lifetime = settings.peering_lifetime
     kopf_settings.peering.stealth = True

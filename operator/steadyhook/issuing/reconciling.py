@@ -25,6 +25,10 @@ RESYNC_SECONDS = 60.0
 """How often the active instance looks without being woken: the CA Secret is read, not watched."""
 
 PAUSE_AFTER_ERROR_SECONDS = 5.0
+FREEZE_CHECK_SECONDS = 1.0
+FREEZE_DOUBT_SECONDS = 20.0
+"""For so long after a freeze a listener that was just starting may undo it: then nothing is to be waited for."""
+
 STEPS = 12
 """A fresh start takes three steps, a repair at most four. More in one pass means that they do not lead anywhere."""
 
@@ -63,6 +67,7 @@ class Reconciler:
         self._due = 0.0
         self._memory = memory.Memory()
         self._calls = observing.Calls()
+        self._frozen_at = float("-inf")
         self._announced: reasons.Reason | None = None
         self._absent = False
 
@@ -133,7 +138,9 @@ class Reconciler:
             return RESYNC_SECONDS
         seen, decision = await self._take_steps(manifest, wanted)
         await self._report(manifest, seen, wanted, decision)
-        dates = [RESYNC_SECONDS, *self._memory.seconds_until_open(time.monotonic())]
+        clock = time.monotonic()
+        in_doubt = clock - self._frozen_at < FREEZE_DOUBT_SECONDS
+        dates = [FREEZE_CHECK_SECONDS if in_doubt else RESYNC_SECONDS, *self._memory.seconds_until_open(clock)]
         if decision.wake_at is not None:
             dates.append((decision.wake_at - _now()).total_seconds())
         return max(0.1, min(dates))
@@ -207,6 +214,8 @@ class Reconciler:
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
         observation: observing.Observation,
     ) -> None:
+        if isinstance(action, steps.Freeze):
+            self._frozen_at = time.monotonic()
         if isinstance(action, steps.IssueLeaf):
             self._memory.last_generation = action.generation  # written or not: the answer may get lost
         try:

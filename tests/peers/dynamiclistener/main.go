@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -23,12 +24,12 @@ import (
 	"github.com/rancher/dynamiclistener/server"
 	"github.com/rancher/wrangler/v3/pkg/generated/controllers/core"
 	"github.com/sirupsen/logrus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
@@ -108,6 +109,7 @@ func keep(ctx context.Context, number int, config *rest.Config, opts options) {
 			return
 		}
 		say(event{Listener: number, What: "crashed", Error: err.Error()})
+		runtime.GC() // closes the socket that the library has left open: a pod's would go with its process
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
