@@ -39,7 +39,7 @@ cluster: $(STAMP) ## Start the development cluster alone and keep it up, for kub
 
 test: $(STAMP) ## Run every test; builds the control plane the first time
 	@$(BIN)/python -m devcluster.binaries
-	@$(BIN)/python -m peers.listeners
+	@$(BIN)/python -m peers
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 unit: $(STAMP) ## Run the tests that need no cluster

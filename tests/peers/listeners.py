@@ -7,43 +7,27 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from devcluster import addresses, binaries, facade
+from peers import building
 
 SOURCE = pathlib.Path(__file__).parent / "dynamiclistener"
 PORT = 9443
 READY_SECONDS = 120.0
 
 
-def find(progress: binaries.Progress, environ: Mapping[str, str] = os.environ) -> pathlib.Path:
+def find(progress: binaries.Progress) -> pathlib.Path:
     """The program's path; it is built if it is not in the cache. Raises :class:`binaries.BinariesError`."""
-    digest = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum")))
-    root = binaries.cache_folder(environ).parent
-    program = root / f"listeners-{digest.hexdigest()[:16]}"
-    if program.exists():
-        return program
-    root.mkdir(parents=True, exist_ok=True)
-    with binaries.locked(root / "listeners.lock", progress):
-        if not program.exists():
-            go = binaries.find_go(root, progress, environ)
-            with tempfile.TemporaryDirectory(dir=root) as folder:
-                built = pathlib.Path(folder) / "listeners"
-                binaries.run_with_progress(
-                    [go, "build", "-v", "-trimpath", "-o", str(built), "."], "building the listeners", progress,
-                    {**environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}, cwd=SOURCE)
-                built.rename(program)
-    return program
+    return building.find(SOURCE, package=".", progress=progress) / "dynamiclistener"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +48,7 @@ class Listeners:
     ) -> None:
         self._pool = addresses.Pool()
         self.pod_addresses = [self._pool.take() for _ in range(count)]
-        self._program = find(lambda line: print(line, file=sys.stderr))
+        self._program = find(building.say)
         self._arguments = [
             f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", f"--secret={secret}", f"--ca-secret={ca_secret}",
             f"--names={','.join(names)}", f"--port={PORT}",
@@ -143,17 +127,3 @@ def endpoint_slice(name: str, service: str, pod_addresses: Iterable[str]) -> dic
         "ports": [{"port": PORT, "protocol": "TCP"}],
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in pod_addresses],
     }
-
-
-def main() -> int:
-    """``python -m peers.listeners``: build the program, so that no test has to wait for it."""
-    try:
-        find(lambda line: print(line, file=sys.stderr, flush=True))
-    except binaries.BinariesError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

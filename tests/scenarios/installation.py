@@ -230,7 +230,8 @@ class Installation:
         """A dry-run create of a ConfigMap that passes through both example webhooks. Raises `api.ApiError`."""
         return self.cluster.request(
             "POST", f"/api/v1/namespaces/{self.apps_namespace}/configmaps",
-            {"metadata": {"name": name}, "data": {"replicas": replicas}}, params={"dryRun": "All"})
+            {"metadata": {"name": name, "labels": {"steadyhook.io/example": self.namespace}},
+             "data": {"replicas": replicas}}, params={"dryRun": "All"})
 
     @contextlib.contextmanager
     def load(self, *, per_second: float = 20) -> Iterator["Load"]:
