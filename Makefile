@@ -8,11 +8,12 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NODES  ?= 5
 LAYOUT ?= manager
+WRITERS ?= 50
 # Most of the time of the tests is waiting, so more of them than cores; each has a control plane of its own.
 WORKERS ?= 3
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
 
-.PHONY: help run cluster test unit check bench bench-rotation image constraints clean
+.PHONY: help run cluster test unit check reproduce bench bench-rotation image constraints clean
 
 help: ## Show this help
 	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
@@ -49,6 +50,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check operator tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+reproduce: $(STAMP) ## Make the storm on a development cluster, in figures (WRITERS=50)
+	@$(BIN)/python -m devcluster --nodes 0 $(BIN)/steadyhook reproduce --writers $(WRITERS)
 
 bench: $(STAMP) ## Measure the figures in the README
 	@$(BIN)/python -m benchmarks

@@ -8,6 +8,8 @@ from steadyhook.cluster import embedding
 from steadyhook.issuing import candidacy
 from steadyhook.serving import half, sockets
 
+kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
+
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:

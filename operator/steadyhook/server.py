@@ -7,6 +7,8 @@ from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.serving import half, sockets
 
+kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
+
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:

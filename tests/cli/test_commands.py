@@ -189,6 +189,13 @@ def test_a_right_that_is_missing_is_named(hook: webhook.Webhook, tmp_path: pathl
     assert "ask for this right" in errors
 
 
+def test_no_key_stays_in_the_temporary_folder(devcluster: facade.DevCluster, tmp_path: pathlib.Path) -> None:
+    config = yaml.safe_load(devcluster.kubeconfig.read_text())
+    assert any(key.endswith("-data") for item in config["users"] for key in item["user"])
+    run(devcluster, "status", "-A", TMPDIR=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", [("status", "--watch"), ("diagnose", webhook.SECRET, "--seconds", "60")])
 def test_ctrl_c_ends_it_with_a_word(issued: webhook.Webhook, command: tuple[str, ...]) -> None:
     process = start(issued.cluster, *command, "-n", issued.namespace)

@@ -1,76 +1,74 @@
-"""``steadyhook repair restart`` on a DaemonSet of twenty pods."""
+"""``steadyhook repair restart`` and ``delete-secret`` on a DaemonSet of twenty pods."""
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from cli import test_commands as commands
+from cli import workload
 from devcluster import facade
+from peers import webhook
+from steadyhook.cli import contending
 from steadyhook.cli.output import Exit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-PODS = 20
-NAME = "webhook"
 
 
 @pytest.fixture
-def workload(devcluster: facade.DevCluster, namespace: str) -> Iterator[str]:
-    """The namespace of a DaemonSet with a ready pod on each of its nodes."""
-    nodes = [f"{namespace}-{number}" for number in range(PODS)]
-    devcluster.add_nodes(nodes, labels={"steadyhook.io/pool": namespace})
-    labels = {"app": NAME}
-    devcluster.kubectl("apply", "-n", namespace, "-f", "-", input=yaml.safe_dump({
-        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": NAME}, "spec": {
-            "selector": {"matchLabels": labels}, "updateStrategy": {"rollingUpdate": {"maxUnavailable": 5}},
-            "template": {"metadata": {"labels": labels}, "spec": {
-                "nodeSelector": {"steadyhook.io/pool": namespace}, "terminationGracePeriodSeconds": 1,
-                "containers": [{"name": NAME, "image": "steadyhook", "command": ["sleep", "3600"]}]}}}}))
-    devcluster.wait_for(lambda: sum(pod.ready for pod in devcluster.pods(namespace)) == PODS, 60, "the pods")
-    yield namespace
-    devcluster.kubectl("delete", "daemonset", NAME, "-n", namespace, "--wait=false")
-    devcluster.kubectl("delete", "pod", "--all", "-n", namespace, "--grace-period=0", "--force")
-    devcluster.wait_for(lambda: not devcluster.pods(namespace), 60, "the pods to be gone")
-    for node in nodes:
-        devcluster.remove_node(node)
+def pods(devcluster: facade.DevCluster, namespace: str) -> Iterator[workload.Workload]:
+    made = workload.Workload(devcluster, namespace)
+    made.apply()
+    made.wait_ready()
+    yield made
+    made.remove()
 
 
-def uids(cluster: facade.DevCluster, namespace: str) -> set[str]:
-    items = cluster.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
-    return {item["metadata"]["uid"] for item in items}
-
-
-def test_every_pod_is_restarted_and_an_interrupted_wait_goes_on(
-    devcluster: facade.DevCluster, workload: str
-) -> None:
-    before = uids(devcluster, workload)
-    command = ("repair", "restart", NAME, "-n", workload)
-    code, output, _ = commands.run(devcluster, *command, "--dry-run")
+def test_every_pod_is_restarted_and_an_interrupted_wait_goes_on(pods: workload.Workload) -> None:
+    before = pods.uids()
+    command = ("repair", "restart", workload.NAME, "-n", pods.namespace)
+    code, output, _ = commands.run(pods.cluster, *command, "--dry-run")
     assert (code, "would restart" in output) == (Exit.FINE, True)
-    code, _, errors = commands.run(devcluster, *command)
+    code, _, errors = commands.run(pods.cluster, *command)
     assert (code, "say --yes" in errors) == (Exit.NOT_DONE, True)
-    assert uids(devcluster, workload) == before
+    assert pods.uids() == before
 
-    devcluster.hold_pod_starts()  # so that the rollout cannot end before the wait is interrupted
+    pods.cluster.hold_pod_starts()  # so that the rollout cannot end before the wait is interrupted
     processes = []
     try:
-        processes.append(interrupted := commands.start(devcluster, *command, "--yes"))
-        devcluster.wait_for(lambda: uids(devcluster, workload) != before, 60, "the first pod to go")
+        processes.append(interrupted := commands.start(pods.cluster, *command, "--yes"))
+        pods.wait(lambda: pods.uids() != before, "the first pod to go")
         interrupted.send_signal(signal.SIGINT)
         interrupted.communicate(timeout=commands.SECONDS)
         assert interrupted.returncode == Exit.INTERRUPTED
-        processes.append(resumed := commands.start(devcluster, *command))  # nothing to ask: it only goes on
+        processes.append(resumed := commands.start(pods.cluster, *command))  # nothing to ask: it only goes on
         assert resumed.stderr is not None
         assert "before" in resumed.stderr.readline()
         assert "a rollout is under way" in resumed.stderr.readline()
-        devcluster.release_pod_starts()
+        pods.cluster.release_pod_starts()
         resumed.communicate(timeout=commands.SECONDS)
         assert resumed.returncode == Exit.FINE
     finally:
-        devcluster.release_pod_starts()
+        pods.cluster.release_pod_starts()
         for process in processes:
             process.kill()
             process.wait()
-    after = uids(devcluster, workload)
-    assert not after & before
-    assert len(after) == PODS
+    after = pods.uids()
+    assert not set(after.values()) & set(before.values())
+    assert len(after) == workload.PODS
+
+
+def test_a_deleted_secret_is_made_anew_by_a_restart(pods: workload.Workload) -> None:
+    path = f"/api/v1/namespaces/{pods.namespace}/secrets/{contending.SECRET}"
+    before = pods.cluster.request("GET", path)["metadata"]["uid"]
+    began, position = time.monotonic(), pods.cluster.audit.position()
+    code, _, errors = commands.run(
+        pods.cluster, "repair", "delete-secret", contending.SECRET, "-n", pods.namespace, "--yes")
+    assert code == Exit.FINE, errors
+    assert "makes it anew at its next start" in errors
+    code, _, errors = commands.run(pods.cluster, "repair", "restart", workload.NAME, "-n", pods.namespace, "--yes")
+    assert code == Exit.FINE, errors
+    webhook.report("deleted and restarted", seconds=round(time.monotonic() - began, 1),
+                   writes=pods.writes(since=position))
+    assert pods.cluster.request("GET", path)["metadata"]["uid"] != before
+    assert pods.writes(since=position)[0] == workload.PODS

@@ -1,7 +1,9 @@
-"""`python -m devcluster [--nodes N]`: a development cluster that stays up until Ctrl-C."""
+"""`python -m devcluster [--nodes N] [COMMAND ...]`: a development cluster until Ctrl-C, or until the command ends."""
 
 import argparse
+import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -12,6 +14,7 @@ def main() -> int:
     """Start the cluster, say how to use it, and wait for SIGINT, SIGTERM or SIGHUP."""
     parser = argparse.ArgumentParser(prog="python -m devcluster", description=__doc__)
     parser.add_argument("--nodes", type=int, default=3, help="how many nodes to register (default: %(default)s)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="run this in the cluster's environment, then end")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
@@ -23,6 +26,8 @@ def main() -> int:
     cluster = facade.DevCluster(nodes=arguments.nodes, progress=say)
     try:
         cluster.start()
+        if arguments.command:
+            return subprocess.run(arguments.command, env={**os.environ, **cluster.env()}, check=False).returncode
         _print_usage(cluster)
         while True:
             signal.pause()

@@ -36,6 +36,9 @@ from devcluster import (
 JsonObject = dict[str, Any]
 Value = TypeVar("Value")
 
+# What tells this cluster from one that matters, on its Namespace kube-system.
+DEVELOPMENT = "steadyhook.io/development"
+
 _CALL_SECONDS = 60.0
 # Unix sockets cannot have longer paths (man 7 unix).
 _SOCKET_PATH_BYTES = 107
@@ -120,6 +123,7 @@ class DevCluster:
             self._make_folder(stack)
             self._start_plane(stack)
             self._start_nodes(stack)
+            self.kubectl("label", "namespace", "kube-system", f"{DEVELOPMENT}=true")
             # Without this, the end of a program that forgot `stop` would be left to the watchdog alone.
             atexit.register(self.stop)
             stack.callback(atexit.unregister, self.stop)

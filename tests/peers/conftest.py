@@ -45,7 +45,8 @@ def _issuer(cluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[None]
         "STEADYHOOK_HEALTH_PORT": str(addresses.free_ports(1)[0]), "STEADYHOOK_DIAL_PROXY": cluster.http_proxy,
         "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--standalone", "-n", hook.namespace]
-    with tempfile.TemporaryFile(mode="w+") as log:
+    with tempfile.TemporaryFile(mode="w+") as log, tempfile.TemporaryDirectory() as folder:
+        environment["TMPDIR"] = folder
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    start_new_session=True)
         try:
@@ -58,4 +59,6 @@ def _issuer(cluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[None]
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             log.seek(0)
+            # What the client library writes there is for its own eyes, and gone at the end.
+            assert os.listdir(folder) == []
             print(f"--- the issuer of {hook.namespace}\n{log.read()[-6000:]}")

@@ -47,6 +47,7 @@ class Installation:
             self._env["PYTHONPATH"] = f"{MANIFESTS.parent / 'operator'}:{pathlib.Path(__file__).parent}"
         self._without = without
         self.objects: list[JsonObject] = []
+        self.labels: dict[str, str] = {}  # of each ConfigMap that is sent through the webhooks
 
     # ---- life ----
 
@@ -230,8 +231,8 @@ class Installation:
         """A dry-run create of a ConfigMap that passes through both example webhooks. Raises `api.ApiError`."""
         return self.cluster.request(
             "POST", f"/api/v1/namespaces/{self.apps_namespace}/configmaps",
-            {"metadata": {"name": name, "labels": {"steadyhook.io/example": self.namespace}},
-             "data": {"replicas": replicas}}, params={"dryRun": "All"})
+            {"metadata": {"name": name, "labels": self.labels}, "data": {"replicas": replicas}},
+            params={"dryRun": "All"})
 
     @contextlib.contextmanager
     def load(self, *, per_second: float = 20) -> Iterator["Load"]:

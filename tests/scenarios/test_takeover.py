@@ -42,6 +42,7 @@ class Takeover:
         self.installed.objects += self.later  # for the end of the test
         self.cluster: facade.DevCluster = self.installed.cluster
         self.namespace = self.installed.namespace
+        self.installed.labels = {"steadyhook.io/example": self.namespace}  # what the former operator asks for
 
     def start_ours(self) -> None:
         """Issue the certificate; our pods are ready, and no Service needs to know it yet."""

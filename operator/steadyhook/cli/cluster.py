@@ -1,8 +1,10 @@
 """The edge to the API server: paths and dictionaries in, dictionaries and typed errors out, by pykube-ng."""
+import base64
 import collections.abc
 import contextlib
 import json
 import pathlib
+import tempfile
 import time
 from typing import Any
 
@@ -37,9 +39,12 @@ class Cluster:
     """The cluster of a kubeconfig, or of the pod that this runs in. Raises :class:`Failed` if there is none."""
 
     def __init__(self, *, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
+        self._given = (kubeconfig, context)
+        self._folder = tempfile.TemporaryDirectory(prefix="steadyhook-")  # removed at the end of the process
         try:
             given = kubeconfig is not None
             config = pykube.KubeConfig.from_file(kubeconfig) if given else pykube.KubeConfig.from_env()
+            _keep_private(config.doc, pathlib.Path(self._folder.name))
             if context is not None:
                 config.set_current_context(context)
             self.namespace = namespace or config.namespace
@@ -48,6 +53,11 @@ class Cluster:
         except (pykube.exceptions.PyKubeError, OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
             raise Failed(f"there is no cluster to look at: {error or type(error).__name__}; set KUBECONFIG, or give"
                          " --kubeconfig and --context") from error
+
+    def again(self, namespace: str) -> "Cluster":
+        """The same cluster with connections of its own, for another thread or namespace."""
+        kubeconfig, context = self._given
+        return Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
 
     def get(self, path: str) -> Manifest:
         """The object, or the list."""
@@ -67,13 +77,18 @@ class Cluster:
     def create(self, path: str, manifest: Manifest) -> Manifest:
         return dict(self._request("post", path, body=manifest))
 
+    def replace(self, path: str, manifest: Manifest) -> Manifest:
+        """Update it, if it has not changed since the resourceVersion in the manifest. Raises :class:`Conflict`."""
+        return dict(self._request("put", path, body=manifest))
+
     def merge(self, path: str, patch: Manifest) -> Manifest:
         """A merge patch (RFC 7386); with a resourceVersion in it, it is refused if the object has changed."""
         return dict(self._request("patch", path, body=patch, content_type=MERGE_PATCH))
 
-    def delete(self, path: str, *, uid: str, resource_version: str) -> None:
-        """Delete exactly what was looked at."""
-        self._request("delete", path, body={"preconditions": {"uid": uid, "resourceVersion": resource_version}})
+    def delete(self, path: str, *, uid: str, resource_version: str | None = None) -> None:
+        """Delete exactly what was looked at; without a resourceVersion, whatever has become of it."""
+        preconditions = {"uid": uid, **({"resourceVersion": resource_version} if resource_version else {})}
+        self._request("delete", path, body={"preconditions": preconditions})
 
     def watch(
         self, path: str, *, selector: str, resource_version: str, seconds: float
@@ -129,3 +144,18 @@ class Cluster:
         remedy = {401: "; log in again", 403: "; ask for this right, or use an account that has it"}
         raise kinds.get(response.status_code, Failed)(
             f"{method.upper()} {path}: {message} ({response.status_code}){remedy.get(response.status_code, '')}")
+
+
+def _keep_private(config: Manifest, folder: pathlib.Path) -> None:
+    """
+    Put certificates and keys that a kubeconfig holds into files that only this user can read.
+
+    pykube-ng would write them to the temporary folder itself, for everybody to read, and leave them there.
+    """
+    entries = [(item, kind) for kind in ("cluster", "user") for item in config.get(f"{kind}s") or []]
+    for number, (item, kind) in enumerate(entries):
+        held = item.get(kind) or {}
+        for key in [key for key in held if key.endswith("-data") and held[key]]:
+            path = folder / f"{number}-{key.removesuffix('-data')}"
+            path.write_bytes(base64.b64decode(held.pop(key)))
+            held[key.removesuffix("-data")] = str(path)

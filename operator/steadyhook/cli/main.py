@@ -2,7 +2,7 @@
 import click
 
 import steadyhook
-from steadyhook.cli import diagnose, repair, status
+from steadyhook.cli import diagnose, repair, reproduce, status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,3 +18,4 @@ def main() -> None:
 main.add_command(status.status)
 main.add_command(diagnose.diagnose)
 main.add_command(repair.repair)
+main.add_command(reproduce.reproduce)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from steadyhook.cli import cluster, looking, output
+from steadyhook.cli import cluster, holding, looking, output
 from steadyhook.pki import secrets
 
 GROUP = "/apis/steadyhook.io/v1alpha1"
@@ -152,6 +152,61 @@ def restart(
     return _wait(workload, rolled_out, timeout, form, remedy="look at the pods; the same command goes on waiting")
 
 
+@repair.command("batches")
+@click.argument("daemonset")
+@click.option("--size", type=click.IntRange(1, 10000), required=True, metavar="K", help="How many pods start at once.")
+@click.option("--release", is_flag=True, help="Start all that are still held back, at once.")
+@_asking
+@output.options
+def batches(
+    found: cluster.Cluster, form: str, daemonset: str, size: int, release: bool, dry_run: bool, yes: bool,
+    timeout: float,
+) -> output.Exit:
+    """Stop the pods of a DaemonSet that are not ready, and start them again K at a time.
+
+    Pods that are ready stay. --timeout is for each batch.
+    """
+    path, held = _workload(found, daemonset)
+    if held["kind"] != "DaemonSet":
+        raise cluster.Failed(f"{daemonset} is a Deployment, expected a DaemonSet; scale it down and up instead")
+    hold = holding.Hold(found, path, size=size)
+    plan = hold.plan(held)
+    click.echo(f"before: {_progress(held)}", err=True)
+    if dry_run:
+        click.echo(f"would {plan.text}")
+        return output.Exit.FINE
+    if plan.stage is holding.Stage.NOTHING or (release and plan.stage is holding.Stage.BEGIN):
+        click.echo("nothing to do: " + ("no pod is held back" if release else plan.text))
+        return output.Exit.FINE
+    if plan.stage is not holding.Stage.BEGIN:
+        click.echo(f"goes on: {plan.text}", err=True)
+    elif not _confirmed(f"{plan.text[0].upper()}{plan.text[1:]}?", yes):
+        return output.Exit.NOT_DONE
+    else:
+        hold.begin(held)
+    remedy = "look at these pods, and at steadyhook diagnose; --release starts all that are held back"
+    if not release:
+        code = _wait("the pods to stop", hold.stopping, timeout, form, remedy=remedy, last=False)
+        if code is not output.Exit.FINE:
+            return code
+    while not release and (batch := hold.next_batch()):
+        code = _wait(f"batch of {len(batch)}", lambda batch=batch: hold.missing(batch), timeout,  # type: ignore[misc]
+                     form, remedy=remedy, last=False)
+        if code is not output.Exit.FINE:
+            return code
+    hold.release()
+
+    def rolled_out() -> str | None:
+        now = found.get(path)
+        return _progress(now) if _unfinished(now) else None
+
+    code = _wait(daemonset, rolled_out, timeout, form, remedy="its own strategy replaces the pods that were started in"
+                 " batches, since their template is the former one again; the same command goes on waiting")
+    if code is output.Exit.FINE:
+        hold.forget()
+    return code
+
+
 def _certificates(found: cluster.Cluster, collection: str) -> list[cluster.Manifest]:
     try:
         return found.list(collection)
@@ -207,9 +262,9 @@ Missing: TypeAlias = collections.abc.Callable[[], str | None]
 
 
 def _wait(
-    what: str, missing: Missing, timeout: float, form: str, *, remedy: str
+    what: str, missing: Missing, timeout: float, form: str, *, remedy: str, last: bool = True
 ) -> output.Exit:
-    """Until nothing is missing any more, telling each change."""
+    """Until nothing is missing any more, telling each change. ``last``: nothing is done after it."""
     began = time.monotonic()
     said = None
     while (still := missing()) is not None:
@@ -222,8 +277,8 @@ def _wait(
             return output.Exit.NOT_DONE
         time.sleep(LOOK_SECONDS)
     seconds = time.monotonic() - began
-    if form == "json":
+    if form == "json" and last:
         output.print_json({"done": what, "seconds": round(seconds, 1)})
     else:
-        click.echo(f"done: {what}, after {seconds:.1f} s")
+        click.echo(f"done: {what}, after {seconds:.1f} s", err=not last)
     return output.Exit.FINE

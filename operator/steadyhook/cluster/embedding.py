@@ -66,11 +66,17 @@ def configure(settings: kopf.OperatorSettings) -> None:
 def registry() -> kopf.OperatorRegistry:
     """A registry of its own for an embedded operator: empty but for the login."""
     result = kopf.OperatorRegistry()
-    kopf.on.login(registry=result, errors=kopf.ErrorsMode.PERMANENT)(_login)
+    kopf.on.login(registry=result, errors=kopf.ErrorsMode.PERMANENT)(login)
     return result
 
 
-def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
+def login(**kwargs: object) -> kopf.ConnectionInfo | None:
+    """
+    With the ServiceAccount of the pod, or else a kubeconfig.
+
+    The entry modules log in by it as well: kopf's own choice includes pykube-ng, which leaves the private key of a
+    kubeconfig in the temporary folder, for everybody to read.
+    """
     return kopf.login_with_service_account(**kwargs) or kopf.login_via_client(**kwargs)  # type: ignore[arg-type]
 
 
