@@ -17,6 +17,7 @@ import yaml
 
 from devcluster import addresses, facade
 from peers import conftest, webhook
+from steadyhook.cli import status
 from steadyhook.cli.diagnosis import Kind
 from steadyhook.cli.output import Exit
 
@@ -69,6 +70,21 @@ def test_the_status_of_a_good_certificate(issued: webhook.Webhook) -> None:
     assert code == Exit.FINE
     assert f"{issued.namespace}/{webhook.CERTIFICATE}" in output
     assert "ends in 36" in output  # days
+
+
+def test_a_watched_status_tells_of_a_change_at_once(issued: webhook.Webhook) -> None:
+    process = start(issued.cluster, "status", "--watch", "-n", issued.namespace, "-o", "json")
+    try:
+        with threads(process) as lines:
+            before = issued.leaf_fingerprint()
+            issued.cluster.wait_for(lambda: before in "".join(lines), SECONDS, "the first look")
+            issued.annotate("steadyhook.io/rotate-leaf", "now")
+            issued.cluster.wait_for(lambda: issued.leaf_fingerprint() != before, SECONDS, "another leaf")
+            after = issued.leaf_fingerprint()
+            issued.cluster.wait_for(lambda: after in "".join(lines), status.LOOK_SECONDS / 2, "it to be told")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_status_of_a_certificate_that_nobody_issues(hook: webhook.Webhook) -> None:

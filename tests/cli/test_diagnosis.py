@@ -61,6 +61,7 @@ def test_a_renewal_and_a_write_of_annotations_are_no_contention(changes: tuple[s
     ({"callers": (), "pods": ()}, Kind.NOBODY_CALLS),
     ({"pods": ()}, Kind.NOBODY_SERVES),
     ({"pods": (READY, diagnosis.Pod(name="pod-2", ready=False))}, Kind.NOT_READY),
+    ({"instances": (diagnosis.Instance(pod="pod-1", node="node-1", fingerprint="another"),)}, Kind.ANOTHER_LEAF),
     ({"static": True}, Kind.STATIC),
     ({"leaf": builders.leaf(signer=CA, cert=builders.certificate(not_after=NOW))}, Kind.EXPIRED),
     ({"leaf": builders.leaf(signer=CA, cert=builders.certificate(not_after=NOW + datetime.timedelta(days=3)))},

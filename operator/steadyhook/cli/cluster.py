@@ -91,15 +91,18 @@ class Cluster:
         self._request("delete", path, body={"preconditions": preconditions})
 
     def watch(
-        self, path: str, *, selector: str, resource_version: str, seconds: float
+        self, path: str, *, seconds: float, selector: str = "", resource_version: str = "",
     ) -> collections.abc.Iterator[tuple[float, str, Manifest]]:
-        """Each change for so many seconds: when, since the start, of which type, and the object."""
+        """
+        Each change for so many seconds: when, since the start, of which type, and the object.
+
+        Without a resourceVersion what is there comes first, as ADDED.
+        """
         began = time.monotonic()
-        version, _, url = path.removeprefix("/").rpartition("/namespaces/")
         params = {"watch": "true", "fieldSelector": selector, "resourceVersion": resource_version,
                   "timeoutSeconds": str(max(1, round(seconds)))}
         try:
-            response = self._api.get(version=f"/{version}", url=f"namespaces/{url}", params=params, stream=True,
+            response = self._api.get(**_location(path), params=params, stream=True,
                                      timeout=(REQUEST_SECONDS, seconds + REQUEST_SECONDS))
             with contextlib.closing(response):
                 self._check("get", path, response)
@@ -112,9 +115,7 @@ class Cluster:
             raise self._unreachable(error) from error
 
     def _request(self, method: str, path: str, *, body: Manifest | None = None, content_type: str | None = None) -> Any:
-        parts = path.split("/")
-        depth = 3 if path.startswith("/api/") else 4  # /api/v1, /apis/GROUP/VERSION
-        arguments: dict[str, Any] = {"version": "/".join(parts[:depth]), "url": "/".join(parts[depth:])}
+        arguments: dict[str, Any] = _location(path)
         if body is not None:
             arguments |= {"data": json.dumps(body), "headers": {"Content-Type": content_type or "application/json"}}
         try:
@@ -144,6 +145,13 @@ class Cluster:
         remedy = {401: "; log in again", 403: "; ask for this right, or use an account that has it"}
         raise kinds.get(response.status_code, Failed)(
             f"{method.upper()} {path}: {message} ({response.status_code}){remedy.get(response.status_code, '')}")
+
+
+def _location(path: str) -> dict[str, str]:
+    """A path as pykube-ng takes it."""
+    parts = path.split("/")
+    depth = 3 if path.startswith("/api/") else 4  # /api/v1, /apis/GROUP/VERSION
+    return {"version": "/".join(parts[:depth]), "url": "/".join(parts[depth:])}
 
 
 def _keep_private(config: Manifest, folder: pathlib.Path) -> None:

@@ -25,6 +25,7 @@ class Kind(enum.StrEnum):
     NOBODY_CALLS = "NobodyCalls"
     NOBODY_SERVES = "NobodyServes"
     NOT_READY = "PodsNotReady"
+    ANOTHER_LEAF = "AnotherLeafServed"
     STATIC = "Static"
 
 
@@ -54,6 +55,15 @@ class Pod:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A server of ours, and the leaf that it says it serves."""
+
+    pod: str
+    node: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
     """All that was looked at. ``seconds``: for how long; ``versions``: the first is what was there at the beginning."""
 
@@ -67,6 +77,7 @@ class Looked:
     writers: tuple[str, ...] = ()
     callers: tuple[Caller, ...] = ()
     pods: tuple[Pod, ...] = ()
+    instances: tuple[Instance, ...] = ()
 
     @property
     def updates(self) -> int:
@@ -165,6 +176,17 @@ def _service(looked: Looked, now: datetime.datetime) -> Findings:
                       f" -n {looked.namespace}; else end the storm first")
 
 
+def _served(looked: Looked, now: datetime.datetime) -> Findings:
+    certificate = looked.leaf.certificate
+    if certificate is None:
+        return
+    others = [f"{item.pod} on {item.node}" for item in looked.instances if item.fingerprint != certificate.fingerprint]
+    if others:
+        yield Finding(kind=Kind.ANOTHER_LEAF, message=f"{len(others)} of {len(looked.instances)} instances serve"
+                      f" another leaf than the Secret's: {_some(others)}", remedy="right after a renewal that passes by"
+                      f" itself; else look at the logs of these pods, and at kubectl get mnode -n {looked.namespace}")
+
+
 def _remarks(looked: Looked, now: datetime.datetime) -> Findings:
     if looked.static:
         yield Finding(kind=Kind.STATIC, wrong=False, message="listeners of dynamiclistener leave it alone"
@@ -173,7 +195,7 @@ def _remarks(looked: Looked, now: datetime.datetime) -> Findings:
                       remedy="nothing" if looked.owner else "see that somebody renews it")
 
 
-_CHECKS = (_contention, _content, _names, _trust, _service, _remarks)
+_CHECKS = (_contention, _content, _names, _trust, _service, _served, _remarks)
 
 
 def _renew(looked: Looked) -> str:

@@ -57,17 +57,23 @@ def look(
         if kind != "DELETED":
             versions.append(diagnosis.Version(at=at, fingerprint=_fingerprint(item)))
             last = item
-    services = {entry.service for _, entry in called}
+    services = {entry.service for _, entry in called if entry.service is not None}
     held = secrets.read_leaf(last, by_listener=True)
-    mine = {service for service in services if service is not None and _is_for(held, service, namespace)}
+    mounting = _mounting(found, namespace, name)
+    pods = {service: _pods(found, *service) for service in sorted(services)
+            if service[0] == namespace or _covers(held, service)}
+    mine = [service for service in pods if _covers(held, service) or _should_cover(
+        held, service, served_by_its_pods=any(pod.name in mounting for pod in pods[service]))]
+    owner = _owner(found, namespace, name)
     return diagnosis.Looked(
         namespace=namespace, name=name, seconds=max(seconds, seen_for), versions=tuple(versions), leaf=held,
         static=(last["metadata"].get("annotations") or {}).get(secrets.STATIC) == "true",
-        owner=_owner(found, namespace, name),
+        owner=owner,
         writers=tuple(sorted({item["manager"] for item in last["metadata"].get("managedFields") or []})),
         callers=tuple(diagnosis.Caller(what=what, service=entry.service, verifies=_verifies(last, entry))
                       for what, entry in called if entry.service in mine and entry.service is not None),
-        pods=tuple(pod for service in sorted(mine) for pod in _pods(found, *service)))
+        pods=tuple(pod for service in mine for pod in pods[service]),
+        instances=tuple(_instances(found, namespace, owner)) if owner is not None else ())
 
 
 def _get(found: cluster.Cluster, path: str, namespace: str, name: str) -> cluster.Manifest:
@@ -88,11 +94,37 @@ def _fingerprint(manifest: cluster.Manifest) -> str:
     return str((manifest["metadata"].get("annotations") or {}).get(secrets.LISTENER_FINGERPRINT, "unreadable"))
 
 
-def _is_for(held: facts.Leaf, service: tuple[str, str], namespace: str) -> bool:
-    """Whether the leaf is for the Service; of a Secret without one it is not known, so its namespace has to do."""
-    if held.certificate is None:
-        return service[0] == namespace
-    return leaf.covers(held.certificate.dns_names, f"{service[1]}.{service[0]}.svc")
+def _covers(held: facts.Leaf, service: tuple[str, str]) -> bool:
+    certificate = held.certificate
+    return certificate is not None and leaf.covers(certificate.dns_names, f"{service[1]}.{service[0]}.svc")
+
+
+def _should_cover(held: facts.Leaf, service: tuple[str, str], *, served_by_its_pods: bool) -> bool:
+    """Whether a Service of the Secret's namespace is meant, though the leaf is not for it, or cannot be read."""
+    if held.certificate is None or served_by_its_pods:
+        return True
+    return any(name.partition(".")[0] == service[1] for name in held.certificate.dns_names)
+
+
+def _mounting(found: cluster.Cluster, namespace: str, name: str) -> set[str]:
+    """The pods that have the Secret as a volume, as far as one may look."""
+    try:
+        listed = found.list(f"/api/v1/namespaces/{namespace}/pods")
+    except cluster.Forbidden:
+        return set()
+    return {item["metadata"]["name"] for item in listed for volume in item["spec"].get("volumes") or []
+            if (volume.get("secret") or {}).get("secretName") == name}
+
+
+def _instances(found: cluster.Cluster, namespace: str, certificate: str) -> list[diagnosis.Instance]:
+    """What each of our own servers says that it serves."""
+    try:
+        listed = found.list(f"/apis/steadyhook.io/v1alpha1/namespaces/{namespace}/managernodes")
+    except (cluster.NotFound, cluster.Forbidden):
+        return []
+    return [diagnosis.Instance(pod=item["podName"], node=node["metadata"]["name"], fingerprint=item["fingerprint"])
+            for node in listed for item in (node.get("status") or {}).get("instances", [])
+            if item.get("certificate") == certificate and item.get("fingerprint")]
 
 
 def _verifies(manifest: cluster.Manifest, entry: facts.Entry) -> bool:

@@ -1,6 +1,7 @@
 """``steadyhook status``: the certificates, who serves them, and who is active."""
 import datetime
 import sys
+import threading
 import time
 from typing import Any, NoReturn
 
@@ -12,7 +13,10 @@ from steadyhook.cli import cluster, output
 from steadyhook.core import election
 
 GROUP = "/apis/steadyhook.io/v1alpha1"
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 30.0  # at the latest: what has only grown old is told by no change
+SETTLE_SECONDS = 0.3  # changes come in groups
+WATCH_SECONDS = 300.0
+KINDS = (f"{GROUP}{{}}/webhookcertificates", f"{GROUP}{{}}/managernodes", "/apis/kopf.dev/v1{}/kopfpeerings")
 
 
 @click.command()
@@ -26,16 +30,17 @@ def status(found: cluster.Cluster, form: str, all_namespaces: bool, watch: bool)
         seen = look(found, namespace)
         _show(seen, form)
         return _judge(seen)
+    changes = _Changes(found, namespace)
     console = output.console()
     if form == "json" or not console.is_terminal:
-        _follow(found, namespace, form)
+        _follow(found, namespace, form, changes)
     with rich.live.Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(_tables(look(found, namespace)), refresh=True)
-            time.sleep(LOOK_SECONDS)
+            changes.wait()
 
 
-def _follow(found: cluster.Cluster, namespace: str | None, form: str) -> NoReturn:
+def _follow(found: cluster.Cluster, namespace: str | None, form: str, changes: "_Changes") -> NoReturn:
     """For what is no terminal: all of it again, whenever anything has changed."""
     shown = None
     while True:
@@ -44,7 +49,33 @@ def _follow(found: cluster.Cluster, namespace: str | None, form: str) -> NoRetur
             _show(seen, form)
             sys.stdout.flush()
             shown = seen
-        time.sleep(LOOK_SECONDS)
+        changes.wait()
+
+
+class _Changes:
+    """Watches, in threads of their own, all that a status is made from."""
+
+    def __init__(self, found: cluster.Cluster, namespace: str | None) -> None:
+        self._seen = threading.Event()
+        where = f"/namespaces/{namespace}" if namespace is not None else ""
+        for kind in KINDS:
+            watching = found.again(found.namespace)
+            threading.Thread(target=self._watch, args=(watching, kind.format(where)), daemon=True).start()
+
+    def wait(self) -> None:
+        """Until something has changed, or may have."""
+        self._seen.wait(LOOK_SECONDS)
+        time.sleep(SETTLE_SECONDS)
+        self._seen.clear()
+
+    def _watch(self, found: cluster.Cluster, path: str) -> None:
+        while True:
+            try:
+                for _ in found.watch(path, seconds=WATCH_SECONDS):
+                    self._seen.set()
+            except cluster.Failed:  # the next look tells why, if it matters
+                time.sleep(LOOK_SECONDS)
+            self._seen.set()
 
 
 def look(found: cluster.Cluster, namespace: str | None) -> list[dict[str, Any]]:
