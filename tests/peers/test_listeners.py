@@ -8,6 +8,7 @@ from peers.webhook import report
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 COUNT = 100
+FEW = 10
 Start = Callable[[], None]
 
 
@@ -82,3 +83,30 @@ def test_a_rotation_under_listeners_fails_nobody(hook: webhook.Webhook, issuer: 
         assert callers.calls > COUNT
         assert not callers.failed
         assert hook.writes(by_listeners=True) == webhook.Writes(done=0, conflicts=0)
+
+
+DAMAGES: dict[str, Callable[[webhook.Webhook], None]] = {
+    "leaf deleted": lambda hook: hook.delete_secrets(webhook.SECRET),
+    "CA deleted": lambda hook: hook.delete_secrets(webhook.CA_SECRET),
+    "both deleted": lambda hook: hook.delete_secrets(webhook.SECRET, webhook.CA_SECRET),
+    "leaf is garbage": lambda hook: hook.spoil(webhook.SECRET, "tls.crt"),
+    "leaf's key is garbage": lambda hook: hook.spoil(webhook.SECRET, "tls.key"),
+    "CA is garbage": lambda hook: hook.spoil(webhook.CA_SECRET, "tls.crt"),
+    "CA's key is garbage": lambda hook: hook.spoil(webhook.CA_SECRET, "tls.key"),
+    "marks taken away": lambda hook: hook.thaw(),
+}
+
+
+def test_lost_and_damaged_secrets_are_mended_under_running_listeners(hook: webhook.Webhook, issuer: Start) -> None:
+    """Listeners bring back what they remember, and the issuer adopts it, or issues anew: in the end all serve one."""
+    issuer()
+    hook.ask()
+    hook.wait_ready()
+    with hook.start(FEW) as running:
+        running.wait_ready()
+        for name, damage in DAMAGES.items():
+            before = hook.versions()
+            damage(hook)
+            hook.cluster.wait_for(lambda before=before: hook.versions() != before, 30, name)  # type: ignore[misc]
+            hook.cluster.wait_for(lambda: hook.is_whole(running), 60, f"all to be well again: {name}")
+            report(name, ours=hook.writes(by_listeners=False), listeners=hook.writes(by_listeners=True))

@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives import serialization
 
 from devcluster import api, audit, facade
 from peers import listeners
+from steadyhook.pki import certificates, secrets
 
 CERTIFICATE = "hook-webhook"
 SECRET = "hook-webhook-tls"
 CA_SECRET = "hook-webhook-ca"
 SERVICES = ("hook-admission-webhook", "hook-conversion-webhook")
+STATIC = "listener.cattle.io/static"
 WRITES = ("create", "update", "patch", "delete")
 
 JsonObject = dict[str, Any]
@@ -119,9 +121,8 @@ class Webhook:
         yet: it can take the mark away once more.
         """
         running.wait_ready()
-        key = "listener.cattle.io/static"
         self.cluster.wait_for(
-            lambda: all((self.secret(name)["metadata"].get("annotations") or {}).get(key) == "true"
+            lambda: all((self.secret(name)["metadata"].get("annotations") or {}).get(STATIC) == "true"
                         for name in (SECRET, CA_SECRET)), 60, "both Secrets to be static")
         return self.cluster.audit.position()
 
@@ -139,6 +140,54 @@ class Webhook:
                 late += 1
         assert SECRET in frozen, "never frozen"
         return late
+
+    # ---- damages ----
+
+    def delete_secrets(self, *names: str) -> None:
+        self.cluster.kubectl("delete", "secret", *names, "-n", self.namespace)
+
+    def spoil(self, name: str, key: str) -> None:
+        """Put garbage into a Secret, and leave its annotations as they are."""
+        garbage = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").decode()
+        self._patch(name, {"data": {key: garbage}})
+
+    def thaw(self) -> None:
+        """Take the annotation away by which listeners leave the Secrets alone."""
+        for name in (SECRET, CA_SECRET):
+            self._patch(name, {"metadata": {"annotations": {STATIC: None}}})
+
+    def versions(self) -> list[str | None]:
+        """The resourceVersions of both Secrets; None for one that is not there."""
+        found = []
+        for name in (SECRET, CA_SECRET):
+            with contextlib.suppress(api.ApiError):
+                found.append(self.secret(name)["metadata"]["resourceVersion"])
+                continue
+            found.append(None)
+        return found
+
+    def is_whole(self, running: listeners.Listeners) -> bool:
+        """Both Secrets are static and good, the certificate is ready, all listeners serve its leaf. Raises if not."""
+        for name in (SECRET, CA_SECRET):
+            held = self.secret(name)
+            assert (held["metadata"].get("annotations") or {}).get(STATIC) == "true", f"{name} is not static"
+            try:
+                pair = secrets.key_pair(held)
+            except ValueError as error:
+                raise AssertionError(f"{name} cannot be read: {error}") from error
+            assert certificates.matches(pair), f"{name} has the key of another certificate"
+        status = self.status()
+        states = {item["type"]: (item["status"], item["message"]) for item in status["conditions"]}
+        assert states["Ready"][0] == "True", states
+        assert states["Issuing"][0] == "False", states
+        leaf = self.leaf_fingerprint()
+        assert status["fingerprint"] == leaf
+        assert self.served_by_all(running) == {leaf}
+        return True
+
+    def _patch(self, name: str, patch: JsonObject) -> None:
+        self.cluster.request("PATCH", f"/api/v1/namespaces/{self.namespace}/secrets/{name}", patch,
+                             content_type="application/merge-patch+json")
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[None]:

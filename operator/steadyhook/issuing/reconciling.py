@@ -25,6 +25,8 @@ RESYNC_SECONDS = 60.0
 """How often the active instance looks without being woken: the CA Secret is read, not watched."""
 
 PAUSE_AFTER_ERROR_SECONDS = 5.0
+CONTENDED_SECONDS = 5.0
+"""How often to see whether listeners of dynamiclistener, which may write the CA Secret too, have done so."""
 FREEZE_CHECK_SECONDS = 1.0
 FREEZE_DOUBT_SECONDS = 20.0
 """For so long after a freeze a listener that was just starting may undo it: then nothing is to be waited for."""
@@ -68,6 +70,7 @@ class Reconciler:
         self._memory = memory.Memory()
         self._calls = observing.Calls()
         self._frozen_at = float("-inf")
+        self._contended: tuple[str, str | None] | None = None
         self._announced: reasons.Reason | None = None
         self._absent = False
 
@@ -112,14 +115,27 @@ class Reconciler:
         while (pause := self._due - time.monotonic()) > 0:
             self._woken.clear()
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(min(pause, CONTENDED_SECONDS) if self._contended else pause):
                     await self._woken.wait()
             except TimeoutError:
-                break
+                if await self._contended_has_changed():
+                    break
         self._due = float("inf")
+
+    async def _contended_has_changed(self) -> bool:
+        """Whether others have written the CA Secret, which is not watched, since the last look."""
+        if self._contended is None:
+            return False
+        path, version = self._contended
+        try:
+            manifest = await self._cluster.find(path)
+        except client.APIError:
+            return False
+        return _version(manifest) != version
 
     async def _reconcile(self) -> float:
         """One pass; returns after how many seconds to look again."""
+        self._contended = None
         if not await self._confirm():
             self._memory.forget_waits()
             return RESYNC_SECONDS
@@ -138,6 +154,9 @@ class Reconciler:
             return RESYNC_SECONDS
         seen, decision = await self._take_steps(manifest, wanted)
         await self._report(manifest, seen, wanted, decision)
+        if wanted.compatibility is not None:
+            self._contended = (paths.secret(wanted.namespace, wanted.authority_secret_name),
+                               seen.authority.secret.resource_version if seen.authority is not None else None)
         clock = time.monotonic()
         in_doubt = clock - self._frozen_at < FREEZE_DOUBT_SECONDS
         dates = [FREEZE_CHECK_SECONDS if in_doubt else RESYNC_SECONDS, *self._memory.seconds_until_open(clock)]
@@ -336,6 +355,10 @@ def _server_name(wanted: policy.Policy) -> str:
     """The name that an endpoint has to be good for: the Service's, by which the API server calls."""
     names = sorted(f"{name}.{namespace}.svc" for namespace, name in wanted.services)
     return next((name for name in names if name in wanted.dns_names), min(wanted.dns_names))
+
+
+def _version(manifest: client.Manifest | None) -> str | None:
+    return manifest["metadata"]["resourceVersion"] if manifest is not None else None
 
 
 def _now() -> datetime.datetime:

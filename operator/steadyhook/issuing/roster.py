@@ -28,11 +28,18 @@ class _Entry:
     loop_task: asyncio.Task[None]
 
 
+def _age(manifest: client.Manifest) -> tuple[str, bool, str]:
+    """The oldest first; of those made in the same second, the one for which a leaf was issued."""
+    metadata = manifest["metadata"]
+    issued = bool((manifest.get("status") or {}).get("fingerprint"))
+    return metadata["creationTimestamp"], not issued, metadata["name"]
+
+
 def targets(manifests: collections.abc.Iterable[client.Manifest]) -> frozenset[reconciling.Target]:
     """What is to be looked after. Of two WebhookCertificates that name one Secret, the older one has it."""
     owners: dict[tuple[str, str], str] = {}
     found = set()
-    for item in sorted(manifests, key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"])):
+    for item in sorted(manifests, key=_age):
         metadata, secret_name = item["metadata"], (item.get("spec") or {}).get("secretName", "")
         rival = owners.setdefault((metadata["namespace"], secret_name), metadata["name"])
         found.add(reconciling.Target(
