@@ -1,4 +1,4 @@
-"""``steadyhook repair restart`` and ``delete-secret`` on a DaemonSet of twenty pods."""
+"""``steadyhook repair restart``, ``delete-secret`` and ``adopt`` on a DaemonSet of twenty pods."""
 import signal
 import time
 from collections.abc import Iterator
@@ -8,11 +8,13 @@ import pytest
 from cli import test_commands as commands
 from cli import workload
 from devcluster import facade
-from peers import webhook
+from peers import conftest, webhook
 from steadyhook.cli import contending
 from steadyhook.cli.output import Exit
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+definitions = conftest.definitions
 
 
 @pytest.fixture
@@ -72,3 +74,18 @@ def test_a_deleted_secret_is_made_anew_by_a_restart(pods: workload.Workload) -> 
                    writes=pods.writes(since=position))
     assert pods.cluster.request("GET", path)["metadata"]["uid"] != before
     assert pods.writes(since=position)[0] == workload.PODS
+
+
+def test_after_an_adoption_nobody_contends_any_more(definitions: None, pods: workload.Workload) -> None:
+    name = contending.SECRET.removesuffix("-tls")
+    with conftest.issuing(pods.cluster, pods.namespace, certificate=name, secret=contending.SECRET):
+        code, _, errors = commands.run(
+            pods.cluster, "repair", "adopt", contending.SECRET, "-n", pods.namespace, "--yes")
+        assert code == Exit.FINE, errors
+        began, position, before = time.monotonic(), pods.cluster.audit.position(), set(pods.uids().values())
+        pods.delete_pods()
+        pods.wait(lambda: len(set(pods.uids().values()) - before) == workload.PODS, "the new pods")
+        pods.wait_ready()
+        webhook.report("all at once, adopted", seconds=round(time.monotonic() - began, 1),
+                       writes=pods.writes(since=position))
+        assert pods.writes(since=position) == (0, 0)

@@ -35,17 +35,19 @@ def hook(devcluster: facade.DevCluster, definitions: None, namespace: str) -> It
 def issuer(devcluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[Callable[[], None]]:
     """Start the issuing half for the namespace, as a process of this machine."""
     with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(_issuer(devcluster, hook))
+        yield lambda: stack.enter_context(
+            issuing(devcluster, hook.namespace, certificate=webhook.CERTIFICATE, secret=webhook.SECRET))
 
 
 @contextlib.contextmanager
-def _issuer(cluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[None]:
+def issuing(cluster: facade.DevCluster, namespace: str, *, certificate: str, secret: str) -> Iterator[None]:
+    """The issuing half for one certificate."""
     environment: dict[str, Any] = {
-        **cluster.env(), "POD_NAME": f"issuer-{hook.namespace}", "STEADYHOOK_CERTIFICATE": webhook.CERTIFICATE,
-        "STEADYHOOK_SECRET": webhook.SECRET, "STEADYHOOK_LISTEN_ADDRESS": "127.0.0.1",
+        **cluster.env(), "POD_NAME": f"issuer-{namespace}", "STEADYHOOK_CERTIFICATE": certificate,
+        "STEADYHOOK_SECRET": secret, "STEADYHOOK_LISTEN_ADDRESS": "127.0.0.1",
         "STEADYHOOK_HEALTH_PORT": str(addresses.free_ports(1)[0]), "STEADYHOOK_DIAL_PROXY": cluster.http_proxy,
         "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--standalone", "-n", hook.namespace]
+    command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--standalone", "-n", namespace]
     with tempfile.TemporaryFile(mode="w+") as log, tempfile.TemporaryDirectory() as folder:
         environment["TMPDIR"] = folder
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -62,4 +64,4 @@ def _issuer(cluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[None]
             log.seek(0)
             # The client library's own files, which a process that is stopped at its start leaves.
             assert [item.name for item in pathlib.Path(folder).iterdir() if item.stat().st_mode & 0o077] == []
-            print(f"--- the issuer of {hook.namespace}\n{log.read()[-6000:]}")
+            print(f"--- the issuer of {namespace}\n{log.read()[-6000:]}")
