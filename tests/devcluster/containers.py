@@ -129,6 +129,10 @@ class ContainerProcess:
         health = asyncio.create_task(self._watch_health())
         try:
             code = await self._process.wait()
+        except asyncio.CancelledError:
+            self.kill()
+            await self._process.wait()  # an abandoned child is reaped behind asyncio's back, which it complains about
+            raise
         finally:
             health.cancel()
             self.kill()  # its children, which would go with the container's PID 1
