@@ -13,7 +13,10 @@ from steadyhook.cli import cluster, diagnosis, looking, output
               help="How long to watch each Secret; a slow flip of two certificates may take minutes.")
 @output.options
 def diagnose(found: cluster.Cluster, form: str, secret: str | None, seconds: float) -> output.Exit:
-    """Look at SECRET, or at every Secret of the namespace that a webhook serves from, and say what is wrong."""
+    """Say what is wrong with a webhook's Secret.
+
+    With SECRET, or with every Secret of the namespace that a webhook serves from.
+    """
     called = looking.calls(found)
     names = [secret] if secret is not None else _names(found, called)
     results = []

@@ -50,7 +50,10 @@ def adopt(
     found: cluster.Cluster, form: str, secret: str, ca_secret: str | None, dns_names: tuple[str, ...],
     dry_run: bool, yes: bool, timeout: float,
 ) -> output.Exit:
-    """Let one issuer have SECRET from now on: ends a storm among listeners of dynamiclistener."""
+    """End a storm: one issuer has SECRET from now on.
+
+    For the Secrets of dynamiclistener, as in longhorn-manager and Rancher's webhook.
+    """
     path = f"/api/v1/namespaces/{found.namespace}/secrets/{secret}"
     held = found.find(path)
     certificate = secrets.read_leaf(held, by_listener=True).certificate if held is not None else None
@@ -126,7 +129,10 @@ def delete_secret(
 def restart(
     found: cluster.Cluster, form: str, workload: str, dry_run: bool, yes: bool, timeout: float
 ) -> output.Exit:
-    """Restart the pods of a DaemonSet or Deployment as its update strategy says, and wait for all to be ready."""
+    """Restart the pods of a DaemonSet or Deployment.
+
+    As its update strategy says; waits for all to be ready.
+    """
     path, held = _workload(found, workload)
     if (held["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
         raise cluster.Failed(f"{workload} has the update strategy OnDelete: its pods are replaced when they are"
@@ -154,7 +160,8 @@ def restart(
 
 @repair.command("batches")
 @click.argument("daemonset")
-@click.option("--size", type=click.IntRange(1, 10000), required=True, metavar="K", help="How many pods start at once.")
+@click.option("--size", type=click.IntRange(1, 10000), default=5, show_default=True, metavar="K",
+              help="How many pods start at once.")
 @click.option("--release", is_flag=True, help="Start all that are still held back, at once.")
 @_asking
 @output.options
@@ -162,9 +169,9 @@ def batches(
     found: cluster.Cluster, form: str, daemonset: str, size: int, release: bool, dry_run: bool, yes: bool,
     timeout: float,
 ) -> output.Exit:
-    """Stop the pods of a DaemonSet that are not ready, and start them again K at a time.
+    """Start a DaemonSet's pods K at a time.
 
-    Pods that are ready stay. --timeout is for each batch.
+    Those that are not ready are stopped first; pods that are ready stay. --timeout is for each batch.
     """
     path, held = _workload(found, daemonset)
     if held["kind"] != "DaemonSet":

@@ -52,7 +52,10 @@ class Figures:
 @click.option("--any-cluster", is_flag=True, help="Also on a cluster that is not marked for development.")
 @output.options
 def reproduce(found: cluster.Cluster, form: str, writers: int, seconds: float, any_cluster: bool) -> output.Exit:
-    """Let N writers fight over one Secret in a namespace made for it, then let them find it issued."""
+    """Make the storm, and show its end, in figures.
+
+    N writers fight over one Secret in a namespace made for it; then the same N find it issued.
+    """
     if not any_cluster:
         _check_development(found)
     made = found.create(NAMESPACES, {"metadata": {"generateName": PREFIX}})
