@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from devcluster import addresses, facade
-from peers import conftest, webhook
+from peers import conftest, listeners, webhook
 from steadyhook.cli import status
 from steadyhook.cli.diagnosis import Kind
 from steadyhook.cli.output import Exit
@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 definitions, hook, issuer = conftest.definitions, conftest.hook, conftest.issuer
 SECONDS = 60
 COUNT = 100
+STORMS = 5
 
 
 def start(cluster: facade.DevCluster, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -94,16 +95,31 @@ def test_the_status_of_a_certificate_that_nobody_issues(hook: webhook.Webhook) -
     assert "no issuer has looked at it yet" in output
 
 
+@contextlib.contextmanager
+def diagnosed_storm(hook: webhook.Webhook) -> Iterator[tuple[listeners.Listeners, int, str]]:
+    """Listeners, and the exit code and the output of `diagnose` in a storm that outlasted it; some do not."""
+    for _ in range(STORMS):
+        position = hook.cluster.audit.position()
+        with hook.start(COUNT) as running:
+            hook.cluster.wait_for(
+                lambda since=position: hook.writes(by_listeners=True, since=since).conflicts > COUNT // 2,
+                SECONDS, "a storm")
+            began = time.monotonic()
+            code, output, _ = run(hook.cluster, "diagnose", webhook.SECRET, "-n", hook.namespace, "-o", "json",
+                                  "--seconds", "3")
+            if hook.seconds_since_a_listener_wrote() < 1.5:
+                webhook.report("diagnosed", seconds=round(time.monotonic() - began, 1), output=json.loads(output))
+                yield running, code, output
+                return
+        hook.delete_secrets(webhook.SECRET, webhook.CA_SECRET)
+    pytest.fail(f"none of {STORMS} storms lasted")
+
+
 def test_a_storm_is_named_within_ten_seconds_and_adopting_ends_it(
     hook: webhook.Webhook, issuer: Callable[[], None]
 ) -> None:
     issuer()
-    with hook.start(COUNT) as running:
-        hook.cluster.wait_for(lambda: hook.writes(by_listeners=True).conflicts > COUNT, SECONDS, "a storm")
-        began = time.monotonic()
-        code, output, _ = run(hook.cluster, "diagnose", webhook.SECRET, "-n", hook.namespace, "-o", "json",
-                              "--seconds", "3")
-        webhook.report("diagnosed", seconds=round(time.monotonic() - began, 1), output=json.loads(output))
+    with diagnosed_storm(hook) as (running, code, output):
         assert code == Exit.WRONG
         assert Kind.STORM in found(output)
         command = ("repair", "adopt", webhook.SECRET, "-n", hook.namespace, "--ca-secret", webhook.CA_SECRET)

@@ -9,6 +9,8 @@ from peers.webhook import report
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 COUNT = 100
 FEW = 10
+SEEN_AT_LEAST = COUNT // 2  # conflicts; how long a storm lasts is chance, from a second to more than 25
+ISSUED_ONCE = 2  # writes: the leaf and the CA
 Start = Callable[[], None]
 
 
@@ -19,11 +21,13 @@ def max_seconds(running: listeners.Listeners) -> float:
 def test_without_an_issuer_listeners_fight_over_the_secret(hook: webhook.Webhook) -> None:
     with hook.start(COUNT) as running:
         running.wait_ready()
+        hook.cluster.wait_for(
+            lambda: hook.writes(by_listeners=True).conflicts > SEEN_AT_LEAST
+            and hook.writes(by_listeners=True).done > ISSUED_ONCE, 60, "a storm")
         writes = hook.writes(by_listeners=True)
         report("storm", **{"listeners": COUNT, "last ready": max_seconds(running), "writes": writes.done,
                            "conflicts": writes.conflicts, "crashes": running.crashes})
-        assert writes.done > 10
-        assert writes.conflicts > COUNT
+        assert writes.conflicts > writes.done
 
 
 def test_listeners_leave_a_secret_alone_that_was_issued_before_they_start(
@@ -45,7 +49,7 @@ def test_listeners_leave_a_secret_alone_that_was_issued_before_they_start(
 def test_a_certificate_ends_a_storm_in_full_swing(hook: webhook.Webhook, issuer: Start) -> None:
     issuer()
     with hook.start(COUNT) as running:
-        hook.cluster.wait_for(lambda: hook.writes(by_listeners=True).conflicts > COUNT, 60, "a storm")
+        hook.cluster.wait_for(lambda: hook.writes(by_listeners=True).conflicts > SEEN_AT_LEAST, 60, "a storm")
         hook.ask()
         hook.wait_ready()
         calm = hook.wait_calm(running)

@@ -3,8 +3,10 @@ import base64
 import collections
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +114,14 @@ class Webhook:
                      resource="secrets", namespace=self.namespace, verb=WRITES, since=since)
                  if event.get("userAgent", "").startswith("listener-") is by_listeners]
         return Writes(done=sum(code < 300 for code in codes), conflicts=codes.count(409))
+
+    def seconds_since_a_listener_wrote(self) -> float:
+        """Infinite if none has."""
+        now = datetime.datetime.now(datetime.UTC)
+        return min((
+            (now - datetime.datetime.fromisoformat(event["stageTimestamp"])).total_seconds()
+            for event in self.cluster.audit.select(resource="secrets", namespace=self.namespace, verb=WRITES)
+            if event.get("userAgent", "").startswith("listener-") and audit.code_of(event) < 300), default=math.inf)
 
     def wait_calm(self, running: listeners.Listeners) -> int:
         """
