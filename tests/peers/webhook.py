@@ -25,6 +25,7 @@ SECRET = "hook-webhook-tls"
 CA_SECRET = "hook-webhook-ca"
 SERVICES = ("hook-admission-webhook", "hook-conversion-webhook")
 STATIC = "listener.cattle.io/static"
+CALM_SECONDS = 5.0  # in a storm there are more than ten writes a second
 WRITES = ("create", "update", "patch", "delete")
 
 JsonObject = dict[str, Any]
@@ -125,16 +126,20 @@ class Webhook:
 
     def wait_calm(self, running: listeners.Listeners) -> int:
         """
-        Until both Secrets are static and no listener is starting any more; the position in the audit log then.
+        Until both Secrets are static and the listeners have ceased to write; the position in the audit log then.
 
         One that is just starting writes blindly what its watch has seen last, for as long as it has not read the CA
         yet: it can take the mark away once more.
         """
         running.wait_ready()
-        self.cluster.wait_for(
-            lambda: all((self.secret(name)["metadata"].get("annotations") or {}).get(STATIC) == "true"
-                        for name in (SECRET, CA_SECRET)), 60, "both Secrets to be static")
+        self.cluster.wait_for(lambda: self.is_static() and self.seconds_since_a_listener_wrote() > CALM_SECONDS, 60,
+                              "both Secrets to stay static")
         return self.cluster.audit.position()
+
+    def is_static(self) -> bool:
+        """Whether both Secrets are marked as not to be written by listeners."""
+        return all((self.secret(name)["metadata"].get("annotations") or {}).get(STATIC) == "true"
+                   for name in (SECRET, CA_SECRET))
 
     def writes_once_frozen(self) -> int:
         """How many writes of listeners came through that began after our first write to the same Secret."""

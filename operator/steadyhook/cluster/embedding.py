@@ -20,6 +20,10 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 THREAD_PREFIX = "kopf-"
 
+# The client library names the files that it makes of a kubeconfig's certificates before it has written them: of two
+# operators that log in at once one could read an empty file.
+_LOGIN = threading.Lock()
+
 
 class EndlessBackoffs(collections.abc.Iterable[float]):
     """
@@ -77,7 +81,8 @@ def login(**kwargs: object) -> kopf.ConnectionInfo | None:
     The entry modules log in by it as well: kopf's own choice includes pykube-ng, which leaves the private key of a
     kubeconfig in the temporary folder, for everybody to read.
     """
-    return kopf.login_with_service_account(**kwargs) or kopf.login_via_client(**kwargs)  # type: ignore[arg-type]
+    with _LOGIN:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_via_client(**kwargs)  # type: ignore[arg-type]
 
 
 class EmbeddedOperator:
