@@ -132,7 +132,7 @@ class Webhook:
         yet: it can take the mark away once more.
         """
         running.wait_ready()
-        self.cluster.wait_for(lambda: self.is_static() and self.seconds_since_a_listener_wrote() > CALM_SECONDS, 60,
+        self.cluster.wait_for(lambda: self.is_static() and self.seconds_since_a_listener_wrote() > CALM_SECONDS, 120,
                               "both Secrets to stay static")
         return self.cluster.audit.position()
 
