@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from typing import TypeVar
 
-from simulator import clockwork, issuer, model, server, world
+from simulator import clockwork, issuer, listener, model, server, world
 from simulator.schedule import Event
 from steadyhook.core import facts, reasons
 
@@ -238,7 +238,7 @@ def start_pod_cut_off(where: world.World, event: Event) -> clockwork.Steps[None]
     """It has read the Secret, and then hears nothing more."""
     one = add_server(where, machine=world.Machine(f"machine-{len(where.servers)}"), node=f"node-{event.pick % 2}")
     for _ in range(200):
-        if one.served is None:
+        if one.certificate is None:
             yield 0.005
     one.machine.cut_off = True
     yield event.seconds
@@ -299,7 +299,8 @@ def delete_pod(where: world.World, event: Event) -> clockwork.Steps[None]:
 
 def add_server(where: world.World, *, machine: world.Machine, node: str) -> server.Server:
     name = f"pod-{len(where.servers)}"
-    one = server.Server(where, name=name, node=node, machine=machine, dialable=True)
+    kind = server.Server if where.wanted.compatibility is None else listener.Listener
+    one = kind(where, name=name, node=node, machine=machine, dialable=True)
     where.servers[name] = one
     one.start(where.latency())
     return one

@@ -77,6 +77,8 @@ class Checker:
         if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
             self._unrecorded = 0
         if item.key.startswith(model.CONFIGURATION):
+            if by_issuer and self.world.wanted.compatibility is not None:
+                raise Violation(f"2: {item.key} is the application's own to write")
             self._note_takeover(old, new, by_issuer=by_issuer)
         if item.key == model.AUTHORITY:
             if new is None:
@@ -132,12 +134,16 @@ class Checker:
                             f" {[sorted(trusted) for trusted in view.trusted]}")
 
     def _note_forgotten(self) -> None:
-        """Where both Secrets and every configuration have lost a CA, nobody can bring it back."""
+        """
+        Where both Secrets and every configuration have lost a CA, nobody can bring it back; nor where a listener has
+        made one of its own in the place of one that was lost, which the application copies.
+        """
         leaf, authority = self.world.store.get(model.LEAF), self.world.store.get(model.AUTHORITY)
         remembered = {*(leaf.value.trusted if leaf else ()), *(authority.value.bundle if authority else ())}
         if authority is not None:
             remembered |= {authority.value.certificate, authority.value.successor}
-        for item in self.world.store.list(model.CONFIGURATION):
+        made_by_a_listener = authority is not None and authority.author in self.world.servers
+        for item in () if made_by_a_listener else self.world.store.list(model.CONFIGURATION):
             remembered |= {one for entry in item.value for one in entry.trusted}
         names = {item.fingerprint for item in remembered if item is not None}
         self._forgotten |= {one.certificate.pem for one in self.world.live_servers()
@@ -210,8 +216,10 @@ def at_rest(where: world.World) -> str | None:
         return "a Secret is missing"
     content: model.LeafContent = leaf.value
     held: model.AuthorityContent = authority.value
+    if where.wanted.compatibility is not None and not (content.static and held.static):
+        return "a Secret is not static"
     for one in where.live_servers():
-        if one.served is None or one.served.certificate.fingerprint != content.certificate.fingerprint:
+        if one.certificate is None or one.certificate.fingerprint != content.certificate.fingerprint:
             return f"{one.name} does not serve the Secret's leaf"
     if held.has_successor:
         return "a rotation has not ended"

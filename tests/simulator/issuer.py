@@ -11,6 +11,9 @@ from simulator import clockwork, model, server, world
 from steadyhook.core import conditions, election, facts, issuing, memory, policy, rotation, steps
 
 RESYNC_SECONDS = 60.0
+CONTENDED_SECONDS = 5.0
+FREEZE_CHECK_SECONDS = 1.0
+FREEZE_DOUBT_SECONDS = 20.0
 PAUSE_AFTER_ERROR_SECONDS = 5.0
 STEPS = 12
 MOMENT_SECONDS = 0.5
@@ -48,6 +51,8 @@ class Issuer:
         self.role: election.Role | None = None
         self.observed: dict[str, int] = {}  # what was read since the last write that was refused
         self._due = 0.0
+        self._frozen_at = -FREEZE_DOUBT_SECONDS
+        self._contended: int | None = None
         self.process = clockwork.Process(self.name, self._life())
 
     def start(self, delay: float) -> None:
@@ -55,6 +60,8 @@ class Issuer:
         self.role = None
         self.observed = {}
         self._due = 0.0
+        self._frozen_at = -FREEZE_DOUBT_SECONDS
+        self._contended = None
         self.process = clockwork.Process(self.name, self._life())
         self.world.clock.start(self.process, delay)
 
@@ -147,8 +154,10 @@ class Issuer:
         while True:
             while (pause := self._due - self.world.now) > 0:
                 self.process.idle = True
-                yield pause
+                yield pause if self._contended is None else min(pause, CONTENDED_SECONDS)
                 self.process.idle = False
+                if self._contended_has_changed():
+                    break
             self._due = clockwork.FOREVER
             try:
                 pause = yield from self._reconcile()
@@ -164,7 +173,14 @@ class Issuer:
                     self._records(), identity=self.name, seats=SEATS, now=self.world.utc(self.machine)):
                 return
 
+    def _contended_has_changed(self) -> bool:
+        if self._contended is None or self.machine.cut_off or self.world.outage:
+            return False
+        item = self.world.store.get(model.AUTHORITY)
+        return self._contended != (item.resource_version if item else 0)
+
     def _reconcile(self) -> clockwork.Steps[float]:
+        self._contended = None
         if not (yield from self._confirm()):
             self.memory.forget_waits()
             return LIFETIME_SECONDS
@@ -173,23 +189,26 @@ class Issuer:
         wanted = certificate.value.wanted
         seen, decision = yield from self._take_steps(certificate, wanted)
         yield from self._report(certificate, seen, wanted, decision)
+        if wanted.compatibility is not None:
+            self._contended = int(seen.authority.secret.resource_version) if seen.authority else 0
+        longest = FREEZE_CHECK_SECONDS if self.world.now - self._frozen_at < FREEZE_DOUBT_SECONDS else RESYNC_SECONDS
         if decision.wake_at is None:
-            return RESYNC_SECONDS
-        return min(RESYNC_SECONDS, max(0.1, (decision.wake_at - self.world.utc(self.machine)).total_seconds()))
+            return longest
+        return min(longest, max(0.1, (decision.wake_at - self.world.utc(self.machine)).total_seconds()))
 
     def _take_steps(
         self, certificate: model.Object, wanted: policy.Policy
     ) -> clockwork.Steps[tuple[facts.Seen, issuing.Decision]]:
         for _ in range(STEPS):
             observation = yield from self._observe(certificate, wanted)
-            self.memory.note(observation.seen, self.world.monotonic(self.machine))
-            decision = issuing.decide(observation.seen, wanted, self.world.utc(self.machine))
+            seen = self.memory.note(observation.seen, self.world.monotonic(self.machine))
+            decision = issuing.decide(seen, wanted, self.world.utc(self.machine))
             if not decision.actions:
-                return observation.seen, decision
+                return seen, decision
             self.world.note(self.name, "decides", decision.reason)
             for action in decision.actions:
                 if not (yield from self._confirm()):
-                    return observation.seen, decision
+                    return seen, decision
                 yield from self._carry_out(action, wanted, observation)
         if self.world.checker is not None:
             self.world.checker.unsettled(self, decision)
@@ -206,11 +225,7 @@ class Issuer:
         return item
 
     def _observe(self, certificate: model.Object, wanted: policy.Policy) -> clockwork.Steps[Observation]:
-        now = self.world.monotonic(self.machine)
-        waits = {"trusted_seconds": self.memory.trusted_seconds(now),
-                 "acknowledged_seconds": self.memory.acknowledged_seconds(now),
-                 "waiting_seconds": self.memory.waiting_seconds(now)}
-        states = self.memory.states(now)
+        states = self.memory.states(self.world.monotonic(self.machine))
         if self.world.torn_reads:
             authority_item = yield from self._get(model.AUTHORITY)
             leaf_item = yield from self._get(model.LEAF)
@@ -219,16 +234,19 @@ class Issuer:
             yield self.world.latency()
             authority_item, leaf_item = self._look(model.AUTHORITY), self._look(model.LEAF)
         authority = model.read_authority(authority_item) if authority_item else None
-        leaf = model.read_leaf(leaf_item, authority.bundle if authority else ()) if leaf_item else None
+        by_listener = wanted.compatibility is not None
+        leaf = model.read_leaf(
+            leaf_item, authority.bundle if authority else (), by_listener=by_listener) if leaf_item else None
         listed = self.world.store.list(model.CONFIGURATION)
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
         known = {item["uid"] for item in status.get("configurations", []) if item["state"] in conditions.KNOWN_STATES}
         seen = facts.Seen(
             leaf=leaf, authority=authority,
-            configurations=tuple(_configuration(item, known=known, states=states) for item in listed),
+            configurations=tuple(
+                _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
             last_generation=max(status.get("generation", 0), self.memory.last_generation),
-            last_signer=status.get("caFingerprint"), **waits)  # type: ignore[arg-type]
+            last_signer=status.get("caFingerprint"))
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
         keys = {item.fingerprint for item in (authority and authority.certificate, authority and authority.successor)
@@ -250,6 +268,8 @@ class Issuer:
     def _carry_out(
         self, action: steps.Step, wanted: policy.Policy, observation: Observation
     ) -> clockwork.Steps[None]:
+        if isinstance(action, steps.Freeze):
+            self._frozen_at = self.world.now
         if isinstance(action, steps.IssueLeaf):
             self.memory.last_generation = action.generation
         try:
@@ -266,7 +286,11 @@ class Issuer:
 
     def _apply(self, action: steps.Step, wanted: policy.Policy, observation: Observation) -> clockwork.Steps[None]:
         now = self.world.utc(self.machine)
+        static = wanted.compatibility is not None
         match action:
+            case steps.Freeze():
+                for secret in action.secrets:
+                    yield from self.world.write(self.machine, self._freeze, secret.name)
             case steps.CreateAuthority():
                 made = self.world.mint.authority(wanted, now)
                 content = model.AuthorityContent(certificate=made, bundle=(made, *action.bundle),
@@ -294,7 +318,7 @@ class Issuer:
                 made = self.world.mint.leaf(wanted, action.signer, now)
                 yield from self._write_secret(model.LEAF, action.replaces, observation, action, lambda old:
                     model.LeafContent(certificate=made, trusted=action.bundle, mark=made.fingerprint,
-                                      generation=action.generation,
+                                      generation=action.generation, static=static,
                                       request=action.request or (old.request if old else None)))
 
     def _write_secret(
@@ -314,7 +338,17 @@ class Issuer:
     ) -> clockwork.Steps[None]:
         """The whole CA Secret each time; a patch leaves the mark of an earlier request where there is no new one."""
         yield from self._write_secret(model.AUTHORITY, replaces, observation, action, lambda old: dataclasses.replace(
-            content, request=request or (old.request if old else None)))
+            content, static=observation.certificate.value.wanted.compatibility is not None,
+            request=request or (old.request if old else None)))
+
+    def _freeze(self, key: str) -> None:
+        """Without a resourceVersion; whose content it is does not change by it."""
+        old = self.world.store.get(key)
+        if old is None:
+            raise model.Conflict(f"{key} is gone")
+        if not old.value.static:
+            self.world.store.update(
+                key, dataclasses.replace(old.value, static=True), resource_version=None, author=old.author)
 
     def _create(self, key: str, value: object, observation: Observation, action: steps.Step) -> None:
         self._about_to_write(key, 0, observation, action)
@@ -385,9 +419,10 @@ def _content(authority: facts.Authority, **changes: Any) -> model.AuthorityConte
 
 def _configuration(
     item: model.Object, *, known: collections.abc.Container[str],
-    states: collections.abc.Mapping[str, facts.ConfigurationState],
+    states: collections.abc.Mapping[str, facts.ConfigurationState], by_listener: bool,
 ) -> facts.Configuration:
     return facts.Configuration(
         kind="Configuration", name=item.key.removeprefix(model.CONFIGURATION), uid=item.uid,
         resource_version=str(item.resource_version), entries=item.value, known=item.uid in known,
-        state=states.get(item.uid, facts.ConfigurationState.OPEN))
+        state=facts.ConfigurationState.READ_ONLY if by_listener
+        else states.get(item.uid, facts.ConfigurationState.OPEN))

@@ -51,6 +51,7 @@ class LeafContent:
     request: str | None = None
     unreadable: reasons.Reason | None = None
     recreate: bool = False
+    static: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class AuthorityContent:
     request: str | None = None
     bundle_unreadable: bool = False
     recreate: bool = False
+    static: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,18 +150,21 @@ class Mint:
             dns_names=frozenset() if is_ca else wanted.dns_names, key_algorithm=wanted.algorithm)
 
 
-def read_leaf(item: Object, authorities: Certificates = ()) -> facts.Leaf:
+def read_leaf(item: Object, authorities: Certificates = (), *, by_listener: bool = False) -> facts.Leaf:
     """As ``pki.secrets.read_leaf``."""
     content: LeafContent = item.value
-    secret = _secret(item, content.recreate)
+    secret = _secret(item)
     if content.unreadable is not None:
         return facts.Leaf(secret=secret, trusted=content.trusted, generation=content.generation, defect=facts.Defect(
             reason=content.unreadable, message=f"Secret leaf is damaged ({content.unreadable})"))
     signer = content.certificate.pem
-    known = any(one.fingerprint == signer for one in (*content.trusted, *authorities))
+    adopted = by_listener and content.mark != content.certificate.fingerprint
+    trusted = () if adopted else content.trusted
+    known = any(one.fingerprint == signer for one in (*trusted, *authorities))
     return facts.Leaf(
-        secret=secret, certificate=content.certificate, trusted=content.trusted, ready_mark=content.mark,
-        signers=frozenset({signer} if known else ()), generation=content.generation, request=content.request)
+        secret=secret, certificate=content.certificate, trusted=trusted, ready_mark=content.mark,
+        signers=frozenset({signer} if known else ()), generation=content.generation, request=content.request,
+        adopted=adopted)
 
 
 def read_authority(item: Object) -> facts.Authority:
@@ -170,13 +175,14 @@ def read_authority(item: Object) -> facts.Authority:
         reason=reasons.Reason.KEY_MISMATCH, message="Secret ca is damaged")
     lacks_signer = content.certificate is not None and content.certificate not in content.bundle
     return facts.Authority(
-        secret=_secret(item, content.recreate), defect=defect, certificate=content.certificate,
+        secret=_secret(item), defect=defect, certificate=content.certificate,
         successor=content.successor, successor_damaged=content.has_successor and content.successor is None,
         switched=content.successor is not None and content.switched == content.successor.fingerprint,
         retired=content.retired, request=content.request, bundle=tuple(salvaged.values()),
         bundle_damaged=defect is None and (content.bundle_unreadable or lacks_signer))
 
 
-def _secret(item: Object, recreate: bool) -> facts.Secret:
+def _secret(item: Object) -> facts.Secret:
     return facts.Secret(
-        name=item.key, uid=item.uid, resource_version=str(item.resource_version), recreate=recreate)
+        name=item.key, uid=item.uid, resource_version=str(item.resource_version), recreate=item.value.recreate,
+        static=item.value.static)

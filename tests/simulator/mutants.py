@@ -328,6 +328,47 @@ def an_older_leaf_that_was_restored_is_kept() -> contextlib.AbstractContextManag
         check for check in issuing._LEAF_CHECKS if check is not issuing._latest))
 
 
+@mutant
+def listeners_are_not_stopped_from_writing() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_freeze", return_value=None)
+
+
+@mutant
+def only_the_leaf_is_frozen() -> contextlib.AbstractContextManager[Any]:
+    return _seen(lambda seen: seen if seen.authority is None else dataclasses.replace(
+        seen, authority=dataclasses.replace(
+            seen.authority, secret=dataclasses.replace(seen.authority.secret, static=True))))
+
+
+@mutant
+def what_listeners_have_made_is_issued_anew() -> contextlib.AbstractContextManager[Any]:
+    return _seen(lambda seen: seen if seen.leaf is None else dataclasses.replace(
+        seen, leaf=dataclasses.replace(seen.leaf, adopted=False)))
+
+
+@mutant
+def what_the_application_writes_is_injected() -> contextlib.AbstractContextManager[Any]:
+    return _seen(lambda seen: dataclasses.replace(seen, configurations=tuple(
+        dataclasses.replace(one, state=facts.ConfigurationState.OPEN) for one in seen.configurations)))
+
+
+@mutant
+def what_the_application_writes_is_not_waited_for() -> contextlib.AbstractContextManager[Any]:
+    real = rotation.untrusting
+    return mock.patch.object(rotation, "untrusting", lambda seen, certificate: tuple(
+        one for one in real(seen, certificate) if one.state is not facts.ConfigurationState.READ_ONLY))
+
+
+@mutant
+def who_says_nothing_has_acknowledged() -> contextlib.AbstractContextManager[Any]:
+    real = rotation.unacknowledged
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(rotation, "unacknowledged", lambda seen: tuple(
+        one for one in real(seen) if one.fingerprint is not None)))
+    stack.enter_context(mock.patch.object(rotation, "wrong", return_value=()))
+    return stack
+
+
 @functools.cache
 def names() -> tuple[str, ...]:
     return tuple(MUTANTS)

@@ -2,13 +2,16 @@
 import dataclasses
 import random
 
-from simulator import clockwork, happenings, invariants, issuer, model, schedule, trace, world
+from simulator import clockwork, happenings, invariants, issuer, listener, model, schedule, trace, world
 from steadyhook.core import policy, reasons
 
 REST_SECONDS = 130.0  # two looks of an issuer that nothing wakes
 PATIENCE_SECONDS = 1500.0  # within this time after the last fault everything has to be at rest
 STEP_LIMIT = 20_000
-SPEC = {"secretName": "leaf", "service": {"name": "hook"}, "settleSeconds": world.SETTLE_SECONDS}
+SPEC = {"secretName": "leaf", "caSecretName": "ca", "service": {"name": "hook"}, "settleSeconds": world.SETTLE_SECONDS}
+FOR_LISTENERS = {"compatibility": "Dynamiclistener", "privateKey": {"algorithm": "RSA-2048"}, "duration": "8760h",
+                 "renewBefore": "2400h"}
+STORM_SECONDS = 5.0  # in which listeners have the Secrets to themselves
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,7 @@ def run(plan: schedule.Schedule) -> Outcome:
     """The same schedule and the same core give the same outcome."""
     log = trace.Trace()
     where = world.World(rng=random.Random(plan.seed + 1), log=log, wanted=policy.parse(
-        SPEC, namespace="ns", name="cert"))
+        {**SPEC, **(FOR_LISTENERS if plan.kind in schedule.OF_LISTENERS else {})}, namespace="ns", name="cert"))
     checker = where.checker = invariants.Checker(where)
     violation = None
     try:
@@ -66,7 +69,10 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
     for index in range(plan.issuers):
         peer = issuer.Issuer(where, machine(f"issuer-{index}"))
         where.issuers.append(peer)
-        peer.start(rng.uniform(0.0, 2.0))
+        peer.start(rng.uniform(0.0, 2.0) + (STORM_SECONDS if plan.kind == "storm" else 0.0))
+    if plan.kind in schedule.OF_LISTENERS:
+        where.blind = 0.3 if plan.kind == "listeners" else 0.0
+        where.clock.start(clockwork.Process("application", listener.application(where)))
 
 
 def _play(where: world.World, plan: schedule.Schedule) -> None:
@@ -76,8 +82,8 @@ def _play(where: world.World, plan: schedule.Schedule) -> None:
         process = clockwork.Process(event.what, happenings.HAPPENINGS[event.what](where, event))
         where.clock.start(process)
     if plan.events:
-        last = plan.events[-1].at
-        _run_until(where, last + (150.0 if plan.kind == "calm" else where.rng.choice((0.0, 10.0, 60.0))))
+        rest = 150.0 if plan.kind in schedule.WITHOUT_FAULTS else where.rng.choice((0.0, 10.0, 60.0))
+        _run_until(where, plan.events[-1].at + rest)
 
 
 def _run_until(where: world.World, moment: float) -> None:
@@ -100,7 +106,7 @@ def _step(where: world.World) -> None:
 
 
 def _rest(where: world.World, checker: invariants.Checker, plan: schedule.Schedule) -> None:
-    if plan.kind != "calm":
+    if plan.kind not in schedule.WITHOUT_FAULTS:
         where.note("schedule", "the end of all faults")
         happenings.heal(where)
     end = where.now + PATIENCE_SECONDS
@@ -112,19 +118,19 @@ def _rest(where: world.World, checker: invariants.Checker, plan: schedule.Schedu
             break
         if where.now > end:
             raise invariants.Violation(f"5: no rest within {PATIENCE_SECONDS:.0f} s: {restless or 'still writing'}")
-    if plan.kind == "calm":
+    if plan.kind in schedule.WITHOUT_FAULTS:
         _check_calm(where, checker, plan)
 
 
 def _check_calm(where: world.World, checker: invariants.Checker, plan: schedule.Schedule) -> None:
-    """1: no conflict, and exactly the leaves that were asked for or due."""
+    """1: no conflict, and exactly the leaves that were asked for or due. What listeners have made is adopted."""
     if checker.conflicts:
         raise invariants.Violation(f"1: conflicts without any fault: {checker.conflicts}")
     if (surplus := invariants.minimal(where)) is not None:
         raise invariants.Violation(f"3: {surplus}")
     happened = [event.what for event in plan.events]
     expected = {
-        reasons.Reason.SECRET_MISSING: 1,
+        reasons.Reason.SECRET_MISSING: 0 if plan.kind == "storm" else 1,
         reasons.Reason.REQUESTED: happened.count("rotate-leaf"),
         reasons.Reason.SWITCHING: happened.count("rotate-ca"),
     }

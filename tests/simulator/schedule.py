@@ -3,12 +3,15 @@ What befalls the cluster: a list of events, made from a seed alone, that reads l
 
 A schedule is of one of these kinds: ``calm`` (requests, renewals and rolled pods, but no fault), ``takeover`` (a
 webhook that works already, with a certificate and pods of somebody else's, then faults), ``rotation`` (faults around a
-rotation of the CA) and ``rough`` (anything).
+rotation of the CA), ``rough`` (anything), ``storm`` (listeners of dynamiclistener that fight over the Secrets before an
+issuer comes, but no fault) and ``listeners`` (the same all at once, then faults).
 """
 import dataclasses
 import random
 
-KINDS = ("rough", "rotation", "rotation", "takeover", "calm")
+KINDS = ("rough", "rotation", "rotation", "takeover", "calm", "listeners", "storm", "listeners")
+WITHOUT_FAULTS = ("calm", "storm")
+OF_LISTENERS = ("storm", "listeners")
 
 REQUESTS = ("rotate-ca", "rotate-leaf", "days-pass", "start-pod", "roll-pod")
 FAULTS = (
@@ -75,7 +78,7 @@ def make(seed: int) -> Schedule:
     """The schedule of a seed: always the same."""
     rng = random.Random(seed)
     kind = KINDS[seed % len(KINDS)]
-    calm = kind == "calm"
+    calm = kind in WITHOUT_FAULTS
     return Schedule(
         seed=seed, kind=kind,
         issuers=rng.choice((1, 2, 3)) if calm else rng.choice((1, 2, 2, 3, 4)),
@@ -95,7 +98,7 @@ def _faulty(rng: random.Random, kind: str) -> list[Event]:
     end = rng.choice((20.0, 60.0, 150.0))
     events = [_event(rng, rng.uniform(0.0, end), rng.choice(FAULTS)) for _ in range(rng.randint(1, 7))]
     events += [_event(rng, rng.uniform(3.0, end), rng.choice(REQUESTS)) for _ in range(rng.randint(0, 2))]
-    if kind == "rotation":
+    if kind == "rotation" or (kind == "listeners" and rng.random() < 0.6):
         begin = rng.uniform(3.0, 15.0)
         events.append(_event(rng, begin, "rotate-ca"))
         events += [_event(rng, begin + rng.uniform(0.0, 40.0), rng.choice(FAULTS)) for _ in range(rng.randint(0, 3))]

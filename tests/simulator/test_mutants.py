@@ -3,7 +3,7 @@ import pytest
 
 from simulator import mutants, running, schedule
 
-SEEDS = 500
+SEEDS = 1000
 
 
 @pytest.mark.parametrize("name", mutants.names())

@@ -67,6 +67,8 @@ class World:
         self.aliens: dict[str, facts.Certificate] = {}
         self.forbidden: set[str] = set()  # configurations that the issuer may not patch
         self.outage = False
+        self.planted: set[str] = set()  # leaves that people have put where listeners take what they find
+        self.blind = 0.0  # the share of starting listeners that write what they saw before without looking
         self.passed_seconds = 0.0  # in days in which nothing has happened
         self.trap: str | None = None  # kill the issuer "before" or "after" its next write
         self.store.create(model.CERTIFICATE, model.CertificateContent(wanted=wanted, status={}), author="people")
@@ -134,6 +136,8 @@ class World:
             self.checker.written(old, new)
         if item.key == model.LEAF:
             self.leaf_history.append((self.now, new))
+            if new is not None and new.author == "people":
+                self.planted.add(new.value.certificate.fingerprint)
             for one in self.servers.values():
                 one.secret_changed()
         if item.key.startswith(model.CONFIGURATION):
@@ -157,7 +161,7 @@ class World:
         entries: tuple[facts.Entry, ...] = new.value
         views.append(View(
             trusted=tuple(frozenset(one.fingerprint for one in entry.trusted) for entry in entries),
-            foreign=not new.author.startswith("issuer"),
+            foreign=not new.author.startswith(("issuer", "application")),
             blocked=any(peer.blocks(item.uid) for peer in self.issuers)))
         self.views[item.uid] = [view for view in views if view.until > self.now]
 

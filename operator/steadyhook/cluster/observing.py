@@ -22,7 +22,6 @@ class Observation:
 async def observe(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
-    trusted_seconds: collections.abc.Mapping[str, float], acknowledged_seconds: float, waiting_seconds: float,
     last_generation: int, calls: "Calls",
 ) -> Observation:
     """
@@ -55,9 +54,6 @@ async def observe(
         strays=strays,
         last_generation=max(status.get("generation", 0), last_generation),
         last_signer=status.get("caFingerprint"),
-        trusted_seconds=trusted_seconds,
-        acknowledged_seconds=acknowledged_seconds,
-        waiting_seconds=waiting_seconds,
     )
     pairs = {**provided_pairs, **(secrets.signing_pairs(authority_manifest) if authority_manifest else {})}
     if not rotation.has_switched(seen):

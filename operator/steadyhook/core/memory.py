@@ -5,6 +5,7 @@ Every moment in here is of the instance's own monotonic clock, in seconds. Nothi
 active instance measures each wait anew.
 """
 import collections.abc
+import dataclasses
 
 from steadyhook.core import facts, issuing, rotation
 
@@ -50,12 +51,25 @@ class Memory:
         """For how long that has been waited for."""
         return now - self._waiting_since if self._waiting_since is not None else 0.0
 
-    def note(self, seen: facts.Seen, now: float) -> None:
-        """Take in a new look at the world; ``now`` is not before the last read of it."""
+    def note(self, seen: facts.Seen, now: float) -> facts.Seen:
+        """
+        Take in a new look at the world, and add for how long things have held, this look included.
+
+        ``now`` is not before the last read of it.
+        """
+        self._note_trust(seen, now)
+        self._note_acknowledgements(seen, now)
+        return dataclasses.replace(
+            seen, trusted_seconds=self.trusted_seconds(now), acknowledged_seconds=self.acknowledged_seconds(now),
+            waiting_seconds=self.waiting_seconds(now))
+
+    def _note_trust(self, seen: facts.Seen, now: float) -> None:
         everywhere = issuing.trusted_everywhere(seen)
         pairs = {(one, "") for one in everywhere} | {
             (one, item.uid) for item in seen.configurations for one in everywhere & issuing.trusted_by(item)}
         self._trusted_since = {pair: self._trusted_since.get(pair, now) for pair in pairs}
+
+    def _note_acknowledgements(self, seen: facts.Seen, now: float) -> None:
         if not rotation.has_switched(seen):
             self._acknowledged_since = self._waiting_since = None
             return

@@ -183,14 +183,14 @@ class Reconciler:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
         for _ in range(STEPS):
             observation = await self._observe(manifest, wanted)
-            self._memory.note(observation.seen, time.monotonic())
-            decision = issuing.decide(observation.seen, wanted, _now())
+            seen = self._memory.note(observation.seen, time.monotonic())
+            decision = issuing.decide(seen, wanted, _now())
             if not decision.actions:
-                return observation.seen, decision
+                return seen, decision
             for action in decision.actions:
                 if not await self._confirm():
                     logger.info("No longer the active instance; leaving the rest to the one that is.")
-                    return observation.seen, decision
+                    return seen, decision
                 await self._carry_out(manifest, action, wanted, observation)
             logger.info("%s: %s", decision.reason, decision.message)
             await self._post(manifest, events.NORMAL, decision.reason, decision.message)
@@ -199,13 +199,9 @@ class Reconciler:
 
     async def _observe(self, manifest: client.Manifest, wanted: policy.Policy) -> observing.Observation:
         """What the API server says, and during a rotation also what is seen on the wire."""
-        now = time.monotonic()
         observation = await observing.observe(
-            self._cluster, manifest, wanted, states=self._memory.states(now),
-            trusted_seconds=self._memory.trusted_seconds(now),
-            acknowledged_seconds=self._memory.acknowledged_seconds(now),
-            waiting_seconds=self._memory.waiting_seconds(now), last_generation=self._memory.last_generation,
-            calls=self._calls)
+            self._cluster, manifest, wanted, states=self._memory.states(time.monotonic()),
+            last_generation=self._memory.last_generation, calls=self._calls)
         doubtful = rotation.to_be_proven(observation.seen)
         if not doubtful:
             return observation
