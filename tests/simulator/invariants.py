@@ -40,7 +40,7 @@ class Checker:
         self._was_lost = False  # no leaf told its generation when one of the unrecorded was written
         self._unrecorded = 0  # generations since the last one that the status knows
         self._signer: facts.Fingerprint | None = None
-        self._issued: dict[facts.Fingerprint, reasons.Reason] = {}
+        self._could_wait: set[facts.Fingerprint] = set()  # leaves by another CA than before, which nothing hurried
         self._retired: set[facts.Fingerprint] = set()
         self._forgotten: set[facts.Fingerprint] = set()  # what no object remembers any more
         self._untouched: set[str] = set()  # the uids of configurations as they were created
@@ -120,12 +120,12 @@ class Checker:
                 continue
             if certificate.pem in self._forgotten:
                 continue
-            by_switch = self._issued.get(certificate.fingerprint) is reasons.Reason.SWITCHING
+            could_wait = certificate.fingerprint in self._could_wait
             for uid, views in self.world.views.items():
                 if one.legacy is not None and certificate.pem not in self._told.get(uid, ()):
                     continue  # it never called this one
                 for view in views:
-                    if view.until <= self.world.now or view.foreign or (view.blocked and not by_switch):
+                    if view.until <= self.world.now or view.foreign or (view.blocked and not could_wait):
                         continue
                     if any(certificate.pem not in trusted for trusted in view.trusted):
                         raise Violation(
@@ -186,8 +186,10 @@ class Checker:
         lost = old is None or (old.generation or 0) < max(1, status.get("generation", 0))
         self._was_lost = lost or (self._was_lost and self._unrecorded > 0)
         self._unrecorded += 1
+        if certificate.pem != self._signer and self._action.reason in (
+                reasons.Reason.SWITCHING, reasons.Reason.SIGNER_REPLACED):
+            self._could_wait.add(certificate.fingerprint)
         self._signer = certificate.pem
-        self._issued[certificate.fingerprint] = self._action.reason
         self.leaf_reasons[self._action.reason] += 1
 
     def _check_authority(self, old: model.AuthorityContent | None, new: model.AuthorityContent) -> None:

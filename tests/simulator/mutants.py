@@ -329,6 +329,17 @@ def an_older_leaf_that_was_restored_is_kept() -> contextlib.AbstractContextManag
 
 
 @mutant
+def waits_are_those_of_the_look_before() -> contextlib.AbstractContextManager[Any]:
+    real = memory.Memory.note
+
+    def note(self: memory.Memory, seen: facts.Seen, now: float) -> facts.Seen:
+        before = self.trusted_seconds(now)
+        return dataclasses.replace(real(self, seen, now), trusted_seconds=before)
+
+    return mock.patch.object(memory.Memory, "note", note)
+
+
+@mutant
 def listeners_are_not_stopped_from_writing() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(issuing, "_freeze", return_value=None)
 
