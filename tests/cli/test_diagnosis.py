@@ -46,6 +46,11 @@ def test_many_updates_by_several_certificates_are_the_storm() -> None:
     assert "steadyhook repair adopt tls -n ns" in storm.remedy
 
 
+def test_on_a_loaded_api_server_few_writes_of_many_writers_are_the_storm_as_well() -> None:
+    assert kinds(looked(seconds=9.0, versions=versions("a", "b", "c", "d", seconds=9.0))) == [Kind.STORM]
+    assert kinds(looked(seconds=9.0, versions=versions("a", "b", "c", "b", seconds=9.0))) == [Kind.RENEWAL_FLIP]
+
+
 def test_two_certificates_that_take_turns_slowly_are_the_flip_of_a_renewal() -> None:
     assert kinds(looked(seconds=60.0, versions=versions("a", "b", "a", seconds=60.0))) == [Kind.RENEWAL_FLIP]
 

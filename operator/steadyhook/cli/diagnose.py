@@ -10,7 +10,8 @@ from steadyhook.cli import cluster, diagnosis, looking, output
 @click.command()
 @click.argument("secret", required=False)
 @click.option("--seconds", type=click.FloatRange(1, 600), default=6.0, show_default=True,
-              help="How long to watch each Secret; a slow flip of two certificates may take minutes.")
+              help="How long to watch each Secret; up to three times as long if it changes but once or twice. A slow"
+              " flip of two certificates may take minutes.")
 @output.options
 def diagnose(found: cluster.Cluster, form: str, secret: str | None, seconds: float) -> output.Exit:
     """Say what is wrong with a webhook's Secret.
@@ -54,7 +55,7 @@ def _as_json(looked: diagnosis.Looked, findings: tuple[diagnosis.Finding, ...]) 
 def _print(console: rich.console.Console, looked: diagnosis.Looked, findings: tuple[diagnosis.Finding, ...]) -> None:
     text = output.plain
     console.print(f"[bold]Secret {text(looked.namespace)}/{text(looked.name)}[/]: {looked.updates} updates in"
-                  f" {looked.seconds:.0f} s, {len(looked.callers)} callers, {len(looked.pods)} pods")
+                  f" {looked.seconds:.0f} s; callers: {len(looked.callers)}, pods: {len(looked.pods)}")
     for item in findings:
         console.print(f"  [{'red' if item.wrong else 'cyan'}]{item.kind}[/]: {text(item.message)}", soft_wrap=True)
         console.print(f"    [dim]to do:[/] {text(item.remedy)}", soft_wrap=True)

@@ -7,6 +7,9 @@ import enum
 from steadyhook.core import facts, leaf, reasons
 
 STORM_RATE = 1.0  # updates a second; a healthy Secret is written a few times a year
+MANY_STORM_RATE = 0.3  # the same of many certificates: on a loaded API server few writes come through
+MANY = 4  # more than two that take turns, and what was there before
+TELLING_UPDATES = 3  # fewer may be a renewal that happens just now
 SOON = datetime.timedelta(days=14)
 NAMES_SHOWN = 5
 
@@ -114,7 +117,8 @@ def _contention(looked: Looked, now: datetime.datetime) -> Findings:
     said = (f"{looked.updates} updates in {looked.seconds:.0f} s ({rate:.1f} a second), {len(kinds)} different"
             f" certificates ({shown}), written by {', '.join(looked.writers) or 'whom its managedFields do not tell'}")
     adopt = f"steadyhook repair adopt {looked.name} -n {looked.namespace}"
-    if looked.updates >= 3 and rate >= STORM_RATE and len(kinds) > 1:
+    storm_rate = MANY_STORM_RATE if len(kinds) >= MANY else STORM_RATE
+    if looked.updates >= TELLING_UPDATES and rate >= storm_rate and len(kinds) > 1:
         yield Finding(
             kind=Kind.STORM, message=f"several writers fight over the Secret: {said}",
             remedy=f"{adopt}; that freezes it at once, and one issuer has it from then on")

@@ -12,6 +12,7 @@ CONFIGURATIONS = {
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "APIService": "/apis/apiregistration.k8s.io/v1/apiservices",
 }
+LOOKS = 3
 Call = tuple[str, facts.Entry]
 
 
@@ -44,19 +45,27 @@ def candidates(found: cluster.Cluster, namespace: str, called: collections.abc.I
 def look(
     found: cluster.Cluster, namespace: str, name: str, *, seconds: float, called: list[Call],
 ) -> diagnosis.Looked:
-    """Look for so many seconds. Raises :class:`cluster.Failed`."""
+    """
+    Look for so many seconds, and again for as long if what has changed by then does not tell enough.
+
+    Raises :class:`cluster.Failed`.
+    """
     path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
     first = _get(found, path, namespace, name)
     versions = [diagnosis.Version(at=0.0, fingerprint=_fingerprint(first))]
-    last = first
-    seen_for = 0.0
-    for at, kind, item in found.watch(
-            f"/api/v1/namespaces/{namespace}/secrets", selector=f"metadata.name={name}",
-            resource_version=first["metadata"]["resourceVersion"], seconds=seconds):
-        seen_for = at
-        if kind != "DELETED":
-            versions.append(diagnosis.Version(at=at, fingerprint=_fingerprint(item)))
-            last = item
+    last = latest = first
+    looked_for = 0.0
+    for _ in range(LOOKS):
+        for at, kind, item in found.watch(
+                f"/api/v1/namespaces/{namespace}/secrets", selector=f"metadata.name={name}",
+                resource_version=latest["metadata"]["resourceVersion"], seconds=seconds):
+            latest = item
+            if kind != "DELETED":
+                versions.append(diagnosis.Version(at=looked_for + at, fingerprint=_fingerprint(item)))
+                last = item
+        looked_for += seconds
+        if not 1 < len(versions) <= diagnosis.TELLING_UPDATES:
+            break
     services = {entry.service for _, entry in called if entry.service is not None}
     held = secrets.read_leaf(last, by_listener=True)
     mounting = _mounting(found, namespace, name)
@@ -66,7 +75,7 @@ def look(
         held, service, served_by_its_pods=any(pod.name in mounting for pod in pods[service]))]
     owner = _owner(found, namespace, name)
     return diagnosis.Looked(
-        namespace=namespace, name=name, seconds=max(seconds, seen_for), versions=tuple(versions), leaf=held,
+        namespace=namespace, name=name, seconds=looked_for, versions=tuple(versions), leaf=held,
         static=(last["metadata"].get("annotations") or {}).get(secrets.STATIC) == "true",
         owner=owner,
         writers=tuple(sorted({item["manager"] for item in last["metadata"].get("managedFields") or []})),

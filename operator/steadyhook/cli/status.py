@@ -6,7 +6,9 @@ import time
 from typing import Any, NoReturn
 
 import click
+import rich.console
 import rich.live
+import rich.padding
 import rich.table
 
 from steadyhook.cli import cluster, output
@@ -151,37 +153,38 @@ def _show(seen: list[dict[str, Any]], form: str) -> None:
         output.console().print(_tables(seen))
 
 
-def _tables(seen: list[dict[str, Any]]) -> rich.table.Table:
-    whole = rich.table.Table.grid(padding=(0, 0, 1, 0))
+def _tables(seen: list[dict[str, Any]]) -> rich.console.Group:
+    text = output.plain
+    parts: list[rich.console.RenderableType] = []
     for item in seen:
         colour = "green" if item["ready"] and not item["degraded"] else "red"
-        text = output.plain
-        head = rich.table.Table.grid(padding=(0, 2))
-        head.add_row(f"[bold]{text(item['namespace'])}/{text(item['name'])}[/]",
-                     f"[{colour}]{'Ready' if item['ready'] else text(item['reason'])}[/]")
-        head.add_row("", text(item["message"]))
+        parts.append(f"[bold]{text(item['namespace'])}/{text(item['name'])}[/]"
+                     f" [{colour}]{'Ready' if item['ready'] else text(item['reason'])}[/]: {text(item['message'])}")
+        lines = rich.table.Table.grid(padding=(0, 2))
         if item["degraded"]:
-            head.add_row("degraded", f"[red]{text(item['degraded'])}[/]")
+            lines.add_row("degraded", f"[red]{text(item['degraded'])}[/]")
         if item["rotation"]:
-            head.add_row("rotation", text(f"{item['rotation']['phase']} since {item['rotation']['since']}:"
-                                          f" {item['rotation']['message']}"))
-        head.add_row("leaf", _remaining(item["notAfter"]))
-        head.add_row("CA", _remaining(item["caNotAfter"]))
-        head.add_row("active", text(item["active"] or "nobody whose election is in this namespace"))
-        whole.add_row(head)
+            lines.add_row("rotation", text(f"{item['rotation']['phase']} since {item['rotation']['since']}:"
+                                           f" {item['rotation']['message']}"))
+        lines.add_row("leaf", _remaining(item["notAfter"]))
+        lines.add_row("CA", _remaining(item["caNotAfter"]))
+        lines.add_row("active", text(item["active"] or "nobody whose election is in this namespace"))
+        parts.append(rich.padding.Padding(lines, (0, 0, 0, 2)))
         if item["instances"]:
-            whole.add_row(_instances(item))
-    return whole
+            parts.append(rich.padding.Padding(_instances(item), (1, 0, 0, 1)))
+        parts.append("")
+    return rich.console.Group(*parts[:-1])
 
 
 def _instances(item: dict[str, Any]) -> rich.table.Table:
     table = rich.table.Table("node", "pod", "phase", "serves", "role", "message", box=None)
     for one in item["instances"]:
-        serves = (one["fingerprint"] or "")[:16]
-        if one["fingerprint"] != item["fingerprint"]:
-            serves += " (another leaf)" if serves else ""
-        table.add_row(*(output.plain(value or "") for value in (
-            one["node"], one["podName"], one["phase"], serves, one["role"], one["message"])))
+        serves = output.plain((one["fingerprint"] or "")[:16])
+        if serves and one["fingerprint"] != item["fingerprint"]:
+            serves = f"[yellow]{serves} (another leaf)[/]"
+        node, pod, phase, role, message = (output.plain(one[key] or "") for key in (
+            "node", "podName", "phase", "role", "message"))
+        table.add_row(node, pod, phase, serves, role, message)
     return table
 
 
