@@ -144,6 +144,28 @@ def _damaged_leaf(where: world.World, content: model.LeafContent, pick: int) -> 
     )[pick % 14]
 
 
+def replace_own_ca(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """The user's own: another one, one that was there before, or none for a while."""
+    if where.wanted.authority_name is None:
+        return
+    if event.pick % 3 == 0 and where.store.get(model.PROVIDED) is not None:
+        where.store.delete(model.PROVIDED, resource_version=None)
+        yield event.seconds
+    before = list(where.own.values())
+    chosen = before[event.pick % len(before)] if event.pick % 2 else where.mint.authority(
+        where.wanted, where.utc(), "own-CA")
+    provide(where, chosen)
+    yield 0.0
+
+
+def provide(where: world.World, chosen: facts.Certificate) -> None:
+    where.own[chosen.fingerprint] = chosen
+    if where.store.get(model.PROVIDED) is None:
+        where.store.create(model.PROVIDED, chosen, author=PEOPLE)
+    else:
+        where.store.update(model.PROVIDED, chosen, resource_version=None, author=PEOPLE)
+
+
 def restore_leaf(where: world.World, event: Event) -> clockwork.Steps[None]:
     """From a backup."""
     now = where.store.get(model.LEAF)
@@ -353,4 +375,4 @@ HAPPENINGS: dict[str, Happening] = {
         "cut_off_server", "hide_server", "outage", "slow_requests", "delete_leaf", "delete_ca", "damage_leaf",
         "damage_ca", "overwrite_configuration", "forbid_configuration", "replace_configuration", "change_spec",
         "rotate_ca", "rotate_leaf", "days_pass", "start_pod", "roll_pod", "delete_pod",
-        "take_over_configuration", "apply_bundle", "start_pod_cut_off", "restore_leaf"}}
+        "take_over_configuration", "replace_own_ca", "apply_bundle", "start_pod_cut_off", "restore_leaf"}}

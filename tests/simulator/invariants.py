@@ -206,6 +206,8 @@ class Checker:
                     if item.not_after - ALMOST_EXPIRED > now} - kept
             if gone and not old.bundle_unreadable:
                 raise Violation(f"3: the bundle loses {sorted(gone)}")
+        if isinstance(self._action, steps.CreateAuthority | steps.AddSuccessor) and self._action.provided is not None:
+            self._retired.discard(self._action.provided.fingerprint)  # the user wants it to sign once more
         back = self._retired & kept
         if back:
             raise Violation(f"3: what was retired comes back: {sorted(back)}")
@@ -227,6 +229,9 @@ def at_rest(where: world.World) -> str | None:
         return "a rotation has not ended"
     if held.certificate is None or content.certificate.pem != held.certificate.fingerprint:
         return "the leaf is not signed by the CA"
+    own = where.store.get(model.PROVIDED)
+    if own is not None and held.certificate != own.value:
+        return "the CA is not the user's own"
     bundle = {item.fingerprint for item in held.bundle}
     for item in where.store.list(model.CONFIGURATION):
         if any({one.fingerprint for one in entry.trusted} != bundle or not entry.readable for entry in item.value):

@@ -8,7 +8,7 @@ import datetime
 from typing import Any
 
 from simulator import clockwork, model, server, world
-from steadyhook.core import conditions, election, facts, issuing, memory, policy, rotation, steps
+from steadyhook.core import conditions, election, facts, issuing, memory, policy, reasons, rotation, steps
 
 RESYNC_SECONDS = 60.0
 CONTENDED_SECONDS = 5.0
@@ -246,12 +246,20 @@ class Issuer:
             configurations=tuple(
                 _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
             last_generation=max(status.get("generation", 0), self.memory.last_generation),
-            last_signer=status.get("caFingerprint"))
+            last_signer=status.get("caFingerprint"), **self._provided(wanted))
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
-        keys = {item.fingerprint for item in (authority and authority.certificate, authority and authority.successor)
-                if item}
+        held = (authority and authority.certificate, authority and authority.successor, seen.provided)
+        keys = {item.fingerprint for item in held if item}
         return Observation(seen=seen, certificate=certificate, keys=frozenset(keys), versions=dict(self.observed))
+
+    def _provided(self, wanted: policy.Policy) -> dict[str, Any]:
+        if wanted.authority_name is None:
+            return {}
+        item = self.world.store.get(model.PROVIDED)
+        if item is None:
+            return {"provided_defect": facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="it is not there")}
+        return {"provided": item.value}
 
     def _observe_servers(self, seen: facts.Seen) -> clockwork.Steps[facts.Seen]:
         if self.world.torn_reads:
@@ -292,7 +300,7 @@ class Issuer:
                 for secret in action.secrets:
                     yield from self.world.write(self.machine, self._freeze, secret.name)
             case steps.CreateAuthority():
-                made = self.world.mint.authority(wanted, now)
+                made = action.provided or self.world.mint.authority(wanted, now)
                 content = model.AuthorityContent(certificate=made, bundle=(made, *action.bundle),
                                                  retired=action.retired)
                 yield from self._write_authority(action.replaces, content, action.request, observation, action)
@@ -300,7 +308,7 @@ class Issuer:
                 yield from self._write_authority(
                     authority.secret, _content(authority, bundle=action.bundle), authority.request, observation, action)
             case steps.AddSuccessor(authority=authority):
-                made = self.world.mint.authority(wanted, now)
+                made = action.provided or self.world.mint.authority(wanted, now)
                 content = _content(authority, bundle=(*action.bundle, made), successor=made, has_successor=True,
                                    switched=None)
                 yield from self._write_authority(authority.secret, content, action.request, observation, action)

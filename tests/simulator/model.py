@@ -11,7 +11,7 @@ from typing import Any
 
 from steadyhook.core import facts, issuing, policy, reasons
 
-LEAF, AUTHORITY, CERTIFICATE, PEERING = "leaf", "ca", "whcert", "peering"
+LEAF, AUTHORITY, PROVIDED, CERTIFICATE, PEERING = "leaf", "ca", "own-ca", "whcert", "peering"
 CONFIGURATION, NODE = "configuration/", "node/"
 
 Certificates = tuple[facts.Certificate, ...]

@@ -340,6 +340,28 @@ def waits_are_those_of_the_look_before() -> contextlib.AbstractContextManager[An
 
 
 @mutant
+def the_users_ca_is_not_rotated_in() -> contextlib.AbstractContextManager[Any]:
+    real = rotation.is_due
+    return mock.patch.object(rotation, "is_due", lambda seen, wanted, now: (
+        None if seen.provided is not None else real(seen, wanted, now)))
+
+
+@mutant
+def the_users_ca_is_trusted_and_used_at_once() -> contextlib.AbstractContextManager[Any]:
+    """It takes the place of the CA that it replaces."""
+    def authority(seen: facts.Seen, *rest: Any) -> issuing.Decision | None:
+        held = seen.authority
+        if held is None or seen.provided is None or held.certificate == seen.provided:
+            return real(seen, *rest)
+        return issuing.Decision(reason=reasons.Reason.CREATING_AUTHORITY, message="", actions=(steps.CreateAuthority(
+            replaces=held.secret, bundle=(), reason=reasons.Reason.PROVIDED_CHANGED, provided=seen.provided,
+            retired=held.retired, request=None),))
+
+    real = issuing._authority
+    return mock.patch.object(issuing, "_authority", authority)
+
+
+@mutant
 def listeners_are_not_stopped_from_writing() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(issuing, "_freeze", return_value=None)
 

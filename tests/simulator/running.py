@@ -11,6 +11,7 @@ STEP_LIMIT = 20_000
 SPEC = {"secretName": "leaf", "caSecretName": "ca", "service": {"name": "hook"}, "settleSeconds": world.SETTLE_SECONDS}
 FOR_LISTENERS = {"compatibility": "Dynamiclistener", "privateKey": {"algorithm": "RSA-2048"}, "duration": "8760h",
                  "renewBefore": "2400h"}
+OF_THE_USERS_CA = {"authority": {"secretName": "own-ca"}}
 STORM_SECONDS = 5.0  # in which listeners have the Secrets to themselves
 
 
@@ -29,7 +30,8 @@ def run(plan: schedule.Schedule) -> Outcome:
     """The same schedule and the same core give the same outcome."""
     log = trace.Trace()
     where = world.World(rng=random.Random(plan.seed + 1), log=log, wanted=policy.parse(
-        {**SPEC, **(FOR_LISTENERS if plan.kind in schedule.OF_LISTENERS else {})}, namespace="ns", name="cert"))
+        {**SPEC, **(FOR_LISTENERS if plan.kind in schedule.OF_LISTENERS else {}),
+         **(OF_THE_USERS_CA if plan.kind == "own-ca" else {})}, namespace="ns", name="cert"))
     checker = where.checker = invariants.Checker(where)
     violation = None
     try:
@@ -53,6 +55,8 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
                              monotonic_offset=rng.uniform(0.0, 1e6))
 
     where.torn_reads = plan.torn_reads
+    if plan.kind == "own-ca":
+        happenings.provide(where, where.mint.authority(where.wanted, where.utc(), "own-CA"))
     alien = where.mint.authority(where.wanted, where.utc(), "alien")
     where.aliens[alien.fingerprint] = alien
     taken_over = plan.kind == "takeover"

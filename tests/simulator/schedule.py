@@ -4,12 +4,13 @@ What befalls the cluster: a list of events, made from a seed alone, that reads l
 A schedule is of one of these kinds: ``calm`` (requests, renewals and rolled pods, but no fault), ``takeover`` (a
 webhook that works already, with a certificate and pods of somebody else's, then faults), ``rotation`` (faults around a
 rotation of the CA), ``rough`` (anything), ``storm`` (listeners of dynamiclistener that fight over the Secrets before an
-issuer comes, but no fault) and ``listeners`` (the same all at once, then faults).
+issuer comes, but no fault), ``listeners`` (the same all at once, then faults) and ``own-ca`` (a CA of the user's own,
+which is replaced, then faults).
 """
 import dataclasses
 import random
 
-KINDS = ("rough", "rotation", "rotation", "takeover", "calm", "listeners", "storm", "listeners")
+KINDS = ("rough", "rotation", "rotation", "takeover", "calm", "listeners", "storm", "own-ca")
 WITHOUT_FAULTS = ("calm", "storm")
 OF_LISTENERS = ("storm", "listeners")
 
@@ -103,6 +104,8 @@ def _faulty(rng: random.Random, kind: str) -> list[Event]:
         events.append(_event(rng, begin, "rotate-ca"))
         events += [_event(rng, begin + rng.uniform(0.0, 40.0), rng.choice(FAULTS)) for _ in range(rng.randint(0, 3))]
         events += [_event(rng, begin + rng.uniform(*window), what) for what, window in rng.choice(STORIES)]
+    if kind == "own-ca":
+        events += [_event(rng, rng.uniform(0.0, end), "replace-own-ca") for _ in range(rng.randint(1, 3))]
     if kind == "takeover":
         events.append(_event(rng, rng.uniform(0.0, 30.0), "take-over-configuration"))
     return events

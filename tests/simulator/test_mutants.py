@@ -3,7 +3,7 @@ import pytest
 
 from simulator import mutants, running, schedule
 
-SEEDS = 1000
+SEEDS = 1500
 
 
 @pytest.mark.parametrize("name", mutants.names())

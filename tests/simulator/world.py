@@ -65,6 +65,7 @@ class World:
         self.slow = 0.0  # the share of requests that take seconds
         self.rivals = False  # the peering is not exclusive: everyone believes to be active
         self.aliens: dict[str, facts.Certificate] = {}
+        self.own: dict[str, facts.Certificate] = {}  # the user's CAs
         self.forbidden: set[str] = set()  # configurations that the issuer may not patch
         self.outage = False
         self.planted: set[str] = set()  # leaves that people have put where listeners take what they find
