@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from typing import Any
 
-from steadyhook.core import facts, issuing, leaf, policy, reasons, rotation
+from steadyhook.core import bounds, facts, issuing, leaf, policy, reasons, rotation
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,8 @@ def status(
         "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
         "conditions": _merge(previous.get("conditions", []), _conditions(seen, wanted, decision, now), now=now,
                              observed_generation=observed_generation),
-        "configurations": [_configuration(item, issuing.trust_bundle(seen, now)) for item in seen.configurations],
+        "configurations": _configurations(seen, now),
+        "retiredCAs": _retired(seen, previous),
     }
     certificate = seen.leaf.certificate if seen.leaf else None
     if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
@@ -47,7 +48,7 @@ def status(
     if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
         before = previous.get("rotation", {})
         since = before["since"] if before.get("phase") == phase else _timestamp(now)
-        result["rotation"] = {"phase": str(phase), "since": since, "message": decision.message}
+        result["rotation"] = {"phase": str(phase), "since": since, "message": bounds.cut(decision.message)}
     return {key: value for key, value in result.items() if value not in (0, [])}
 
 
@@ -65,9 +66,7 @@ def invalid_spec_status(
 ) -> dict[str, Any]:
     """The status for a spec that nothing can be issued from: all that was known of the last leaf is kept."""
     conditions = [
-        {"type": "Ready", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-        {"type": "Issuing", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-    ]
+        _condition(kind, False, reasons.Reason.INVALID_SPEC, str(problem)) for kind in ("Ready", "Issuing")]
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
@@ -77,8 +76,18 @@ def blocked_status(
     reason: reasons.Reason, message: str, *, previous: collections.abc.Mapping[str, Any], observed_generation: int,
     now: datetime.datetime,
 ) -> dict[str, Any]:
-    """The status while nothing can be looked at or written: whether the last leaf is good is not known any better."""
+    """
+    The status while nothing can be looked at or written, for whatever reason.
+
+    Whether the last leaf is good is not known any better than before, but that it ends is known all the same.
+    """
     conditions = [_condition("Issuing", False, reason, message), _condition("Degraded", True, reason, message)]
+    if "notAfter" not in previous:
+        conditions.append(_condition("Ready", False, reason, "no leaf is known to be good"))
+    elif now >= datetime.datetime.fromisoformat(previous["notAfter"]):
+        conditions.append(_condition(
+            "Ready", False, reasons.Reason.EXPIRED,
+            f"the last leaf that is known of expired at {previous['notAfter']}, and there is no other: {message}"))
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
@@ -110,24 +119,43 @@ def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | Non
         return facts.Defect(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
     if decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE):
         return facts.Defect(reason=decision.reason, message=decision.message)
+    if seen.servers_defect is not None and decision.reason is reasons.Reason.SERVERS_UNKNOWN:
+        return seen.servers_defect
+    if undialed := [item.name for item in seen.servers if rotation.is_dark(item) and (
+            item.proof is facts.Proof.SKIPPED)]:
+        return facts.Defect(
+            reason=reasons.Reason.NOT_DIALED,
+            message=f"the rotation waits for ever for {bounds.listing(undialed)}: what is served there is told by nobody"
+                    " but the endpoint itself, and STEADYHOOK_DIAL is off; set it to on, or delete these pods")
+    if seen.foreign_entries:
+        return facts.Defect(
+            reason=reasons.Reason.FOREIGN_ENTRY,
+            message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself alone,"
+                    " on its own node; find out who has written these ManagerNodes, and delete them")
+    if seen.lost_callers:
+        return facts.Defect(
+            reason=reasons.Reason.NAME_STILL_CALLED,
+            message=f"{bounds.listing(seen.lost_callers, '; ')}, which is not in spec.dnsNames, so that these calls fail;"
+                    " add it again, or change what calls by it")
     if seen.strays:
         return facts.Defect(
             reason=reasons.Reason.NO_SUCH_CERTIFICATE,
-            message=f"{'; '.join(seen.strays)}, which does not exist; correct the annotation or apply the certificate")
+            message=f"{bounds.listing(seen.strays, '; ')}, which does not exist; correct the annotation or apply the"
+                    " certificate")
     return None
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
     bundle = issuing.trust_bundle(seen, now)
-    blocked = [item for item in seen.configurations
-               if item.state is not facts.ConfigurationState.OPEN and issuing.lacks(item, bundle)]
+    blocked = [item for item in seen.configurations if _is_blocked(item) and issuing.lacks(item, bundle)]
     lacking = [item for item in seen.configurations if issuing.lacks(item, bundle)]
     if not seen.configurations:
         return _condition("Injected", True, reasons.Reason.NO_CONFIGURATION,
                           "no webhook configuration asks for this certificate's bundle by annotation")
     if blocked:
         worst = blocked[0]
-        return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst))
+        more = f"; {len(blocked) - 1} more are not written either" if len(blocked) > 1 else ""
+        return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst) + more)
     if lacking:
         return _condition("Injected", False, reasons.Reason.PENDING,
                           f"{len(lacking)} of {len(seen.configurations)} configurations lack the bundle")
@@ -140,6 +168,9 @@ def _describe_blocked(configuration: facts.Configuration) -> str:
     if configuration.state is facts.ConfigurationState.FORBIDDEN:
         return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
                 " that the issuer is bound to")
+    if configuration.state is facts.ConfigurationState.REJECTED:
+        return (f"{what} may be patched by the issuer, but an admission policy or webhook refuses it; the Event of this"
+                " reason has its words: let it admit the issuer's account")
     if configuration.state is facts.ConfigurationState.READ_ONLY:
         return (f"{what} does not trust every CA in the CA Secret yet; the application copies them by itself, at the"
                 " latest when its pods restart")
@@ -150,22 +181,44 @@ KNOWN_STATES = frozenset({reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, r
 """The states in the status of a configuration that has carried our bundle before."""
 
 
+def _is_blocked(configuration: facts.Configuration) -> bool:
+    """Whether it cannot be written, as opposed to one that will be."""
+    return configuration.state not in (facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
+
+
+def _configurations(seen: facts.Seen, now: datetime.datetime) -> list[dict[str, str]]:
+    """Those that carry our bundle first: of more than there is room for, these must not be taken for new ones."""
+    bundle = issuing.trust_bundle(seen, now)
+    entries = [_configuration(item, bundle) for item in seen.configurations]
+    if len(entries) > bounds.CONFIGURATIONS:
+        entries.sort(key=lambda item: item["state"] not in KNOWN_STATES)
+    return entries[:bounds.CONFIGURATIONS]
+
+
+def _retired(seen: facts.Seen, previous: collections.abc.Mapping[str, Any]) -> list[str]:
+    """The CAs that must not come back, so that they are known even if the CA Secret is lost; the newest ones."""
+    before = previous.get("retiredCAs", [])
+    added = sorted((seen.authority.retired if seen.authority else frozenset()) - set(before))
+    return [*before, *added][-bounds.RETIRED:]
+
+
 def _configuration(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> dict[str, str]:
     lacking = issuing.lacks(configuration, bundle)
     if not lacking:
         state = reasons.Reason.INJECTED
-    elif configuration.state is not facts.ConfigurationState.OPEN:
+    elif _is_blocked(configuration):
         state = reasons.Reason(configuration.state)
     else:
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result = {"kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if lacking and configuration.state is not facts.ConfigurationState.OPEN:
-        result["message"] = _describe_blocked(configuration)
+    if lacking and _is_blocked(configuration):
+        result["message"] = bounds.cut(_describe_blocked(configuration))
     return result
 
 
 def _condition(kind: str, holds: bool, reason: reasons.Reason, message: str) -> dict[str, str]:
-    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason), "message": message}
+    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason),
+            "message": bounds.cut(message)}
 
 
 def _merge(

@@ -98,13 +98,16 @@ class Entry:
     pointer: str = ""
     guard: tuple[str, str] = ("", "")
     service: tuple[str, str] | None = None  # (namespace, name) of what is called
+    service_port: int = 443  # the Service's port, not the pods'
 
 
 class ConfigurationState(enum.StrEnum):
     """What is known of our right to write a webhook configuration."""
 
     OPEN = "Open"
-    FORBIDDEN = "Forbidden"  # the API server refused the last patch
+    UNTRIED = "Untried"  # nobody knows yet: nothing that it holds is believed
+    FORBIDDEN = "Forbidden"  # a permission to patch it is missing
+    REJECTED = "Rejected"  # an admission policy or webhook refused the last patch
     CONTESTED = "Contested"  # someone else keeps overwriting it
     READ_ONLY = "ReadOnly"  # the application's own to write, from the CA Secret
 
@@ -142,13 +145,14 @@ class Server:
     A pod that serves the webhook: an endpoint of its Service, an entry in a ManagerNode, or both, by pod UID.
 
     ``fingerprint`` is what it says it serves, None if it has not said anything. ``proof`` is what was seen on the wire,
-    None if nobody has looked.
+    None if nobody has looked. ``address`` is where it is called, for people; None for one that is no endpoint.
     """
 
     pod_uid: str
     name: str
     fingerprint: Fingerprint | None = None
     proof: Proof | None = None
+    address: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,5 +175,8 @@ class Seen:
     provided: Certificate | None = None  # a CA of the user's own, if there is to be one and it can be used
     provided_defect: Defect | None = None  # why it cannot
     servers: tuple[Server, ...] = ()
+    servers_defect: Defect | None = None  # why nobody knows who serves; then ``servers`` means nothing
+    foreign_entries: tuple[str, ...] = ()  # what a node says of pods that are not on it, which nobody believes
+    lost_callers: tuple[str, ...] = ()  # configurations that trust our CA and call by a name that no leaf has
     acknowledged_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for how long acknowledgements are waited for

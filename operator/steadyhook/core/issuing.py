@@ -254,6 +254,9 @@ def _retirement(
     successor = seen.authority.successor
     if successor is None:
         return None
+    if seen.servers_defect is not None:
+        return Decision(reason=seen.servers_defect.reason, message=seen.servers_defect.message,
+                        wake_at=now + LOOK_AGAIN)
     if rotation.unacknowledged(seen):
         overdue = seen.waiting_seconds >= rotation.DEADLINE_SECONDS
         return Decision(reason=reasons.Reason.OVERDUE if overdue else reasons.Reason.ACKNOWLEDGING,

@@ -74,7 +74,8 @@ class Memory:
             self._acknowledged_since = self._waiting_since = None
             return
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
+        complete = seen.servers_defect is None and not (
+            rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
         if not complete:
             self._acknowledged_since = None
         elif self._acknowledged_since is None:

@@ -40,6 +40,7 @@ class Reason(enum.StrEnum):
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
@@ -51,6 +52,9 @@ class Reason(enum.StrEnum):
     RETIRING = "Retiring"
     OVERDUE = "AcknowledgementOverdue"
     WRONG_CERTIFICATE = "WrongCertificateServed"
+    SERVERS_UNKNOWN = "ServersUnknown"
+    NOT_DIALED = "EndpointsNotDialed"
+    FOREIGN_ENTRY = "ForeignEntry"
 
     # How a webhook configuration stands.
     INJECTED = "Injected"
@@ -58,9 +62,11 @@ class Reason(enum.StrEnum):
     NO_SUCH_CERTIFICATE = "NoSuchCertificate"
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
+    REJECTED = "Rejected"
     CONTESTED = "Contested"
     READ_ONLY = "ReadOnly"
     NO_CONFIGURATION = "NoConfiguration"
+    NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.
     SERVING = "Serving"
