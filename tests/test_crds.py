@@ -35,8 +35,12 @@ OLD, NEW = builders.ca("old"), builders.ca("new")
 
 def states_of_configurations() -> set[str]:
     """Every state that the code can write of a configuration, found by writing it."""
-    return {conditions._configuration(builders.configuration(*held, known=known, state=state), (OLD,))["state"]
-            for state in facts.ConfigurationState for known in (True, False) for held in ((), (OLD,))}
+    crowd = tuple(builders.ca(str(number)) for number in range(facts.TAKEOVER_LIMIT + 1))
+    damaged = (facts.Entry(name="a", readable=False),)
+    return {conditions._configuration(configuration, (OLD,))["state"]
+            for state in facts.ConfigurationState for known in (True, False) for configuration in (
+                *(builders.configuration(*held, known=known, state=state) for held in ((), (OLD,), crowd)),
+                builders.configuration(known=known, state=state, entries=damaged))}
 
 
 def phases_of_a_rotation() -> set[str]:
@@ -85,7 +89,7 @@ def test_no_message_and_no_list_of_the_code_is_longer_than_is_allowed() -> None:
     certificates, nodes = fields(CERTIFICATES), fields(NODES)
     for node in (certificates[".status.conditions[].message"], certificates[".status.rotation.message"],
                  certificates[".status.configurations[].message"], nodes[".status.instances[].message"]):
-        assert bounds.MESSAGE_CHARACTERS <= node["maxLength"]
+        assert node["maxLength"] >= bounds.MESSAGE_CHARACTERS
     assert certificates[".status.configurations"]["maxItems"] == bounds.CONFIGURATIONS
     assert certificates[".status.retiredCAs"]["maxItems"] == bounds.RETIRED
     assert certificates[".spec.secretName"]["maxLength"] == policy.LONGEST_SECRET_NAME

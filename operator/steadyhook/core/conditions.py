@@ -125,18 +125,18 @@ def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | Non
             item.proof is facts.Proof.SKIPPED)]:
         return facts.Defect(
             reason=reasons.Reason.NOT_DIALED,
-            message=f"the rotation waits for ever for {bounds.listing(undialed)}: what is served there is told by nobody"
-                    " but the endpoint itself, and STEADYHOOK_DIAL is off; set it to on, or delete these pods")
+            message=f"the rotation waits for ever for {bounds.listing(undialed)}: what is served there can only be seen"
+                    " on the wire, and STEADYHOOK_DIAL is off; set it to on, or delete these pods")
     if seen.foreign_entries:
         return facts.Defect(
             reason=reasons.Reason.FOREIGN_ENTRY,
-            message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself alone,"
-                    " on its own node; find out who has written these ManagerNodes, and delete them")
+            message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself, on"
+                    " its own node; find out who has written these ManagerNodes, and delete them")
     if seen.lost_callers:
         return facts.Defect(
             reason=reasons.Reason.NAME_STILL_CALLED,
-            message=f"{bounds.listing(seen.lost_callers, '; ')}, which is not in spec.dnsNames, so that these calls fail;"
-                    " add it again, or change what calls by it")
+            message=f"{bounds.listing(seen.lost_callers, '; ')}, which is not in spec.dnsNames, so that these calls"
+                    " fail; add it again, or change what calls by it")
     if seen.strays:
         return facts.Defect(
             reason=reasons.Reason.NO_SUCH_CERTIFICATE,
@@ -155,7 +155,7 @@ def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
     if blocked:
         worst = blocked[0]
         more = f"; {len(blocked) - 1} more are not written either" if len(blocked) > 1 else ""
-        return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst) + more)
+        return _condition("Injected", False, reasons.Reason(worst.standing), _describe_blocked(worst) + more)
     if lacking:
         return _condition("Injected", False, reasons.Reason.PENDING,
                           f"{len(lacking)} of {len(seen.configurations)} configurations lack the bundle")
@@ -165,13 +165,19 @@ def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
 
 def _describe_blocked(configuration: facts.Configuration) -> str:
     what = f"{configuration.kind} {configuration.name}"
-    if configuration.state is facts.ConfigurationState.FORBIDDEN:
+    if configuration.standing is facts.ConfigurationState.FORBIDDEN:
         return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
                 " that the issuer is bound to")
-    if configuration.state is facts.ConfigurationState.REJECTED:
+    if configuration.standing is facts.ConfigurationState.REJECTED:
         return (f"{what} may be patched by the issuer, but an admission policy or webhook refuses it; the Event of this"
                 " reason has its words: let it admit the issuer's account")
-    if configuration.state is facts.ConfigurationState.READ_ONLY:
+    if configuration.standing is facts.ConfigurationState.UNREADABLE:
+        return (f"{what} has a caBundle that holds something else than certificates; it is not taken over, as it would"
+                " lose what others can read of it: remove from caBundle all but whole PEM certificates")
+    if configuration.standing is facts.ConfigurationState.CROWDED:
+        return (f"{what} trusts more than {facts.TAKEOVER_LIMIT} certificates, all of which every other configuration"
+                " would have to trust; it is not taken over: remove from caBundle what signs for nobody any more")
+    if configuration.standing is facts.ConfigurationState.READ_ONLY:
         return (f"{what} does not trust every CA in the CA Secret yet; the application copies them by itself, at the"
                 " latest when its pods restart")
     return f"{what} is overwritten again and again by another writer; remove caBundle from what that one applies"
@@ -183,7 +189,7 @@ KNOWN_STATES = frozenset({reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, r
 
 def _is_blocked(configuration: facts.Configuration) -> bool:
     """Whether it cannot be written, as opposed to one that will be."""
-    return configuration.state not in (facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
+    return configuration.standing not in (facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
 
 
 def _configurations(seen: facts.Seen, now: datetime.datetime) -> list[dict[str, str]]:
@@ -198,7 +204,7 @@ def _configurations(seen: facts.Seen, now: datetime.datetime) -> list[dict[str, 
 def _retired(seen: facts.Seen, previous: collections.abc.Mapping[str, Any]) -> list[str]:
     """The CAs that must not come back, so that they are known even if the CA Secret is lost; the newest ones."""
     before = previous.get("retiredCAs", [])
-    added = sorted((seen.authority.retired if seen.authority else frozenset()) - set(before))
+    added = [item for item in (seen.authority.retired if seen.authority else ()) if item not in before]
     return [*before, *added][-bounds.RETIRED:]
 
 
@@ -207,7 +213,7 @@ def _configuration(configuration: facts.Configuration, bundle: tuple[facts.Certi
     if not lacking:
         state = reasons.Reason.INJECTED
     elif _is_blocked(configuration):
-        state = reasons.Reason(configuration.state)
+        state = reasons.Reason(configuration.standing)
     else:
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result = {"kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}

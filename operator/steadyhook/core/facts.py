@@ -45,6 +45,7 @@ class Secret:
     resource_version: str
     recreate: bool = False  # of a type, or marked immutable, that an update cannot mend: only delete and create
     static: bool = False  # listeners of dynamiclistener leave it alone
+    ours: bool = True  # it bears our marks, or is of a kind that is to be adopted
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +105,18 @@ class Entry:
 class ConfigurationState(enum.StrEnum):
     """What is known of our right to write a webhook configuration."""
 
-    OPEN = "Open"
-    UNTRIED = "Untried"  # nobody knows yet: nothing that it holds is believed
-    FORBIDDEN = "Forbidden"  # a permission to patch it is missing
+    OPEN = "Open"  # a patch was accepted, if only for trial
+    UNTRIED = "Untried"  # whether we may is not known yet
+    FORBIDDEN = "Forbidden"  # the API server refused the last patch
     REJECTED = "Rejected"  # an admission policy or webhook refused the last patch
     CONTESTED = "Contested"  # someone else keeps overwriting it
     READ_ONLY = "ReadOnly"  # the application's own to write, from the CA Secret
+    UNREADABLE = "Unreadable"  # never ours, and some of what it trusts would be lost
+    CROWDED = "TooManyCertificates"  # never ours, and it trusts more than can be taken over
+
+
+TAKEOVER_LIMIT = 64
+"""How many certificates one object can bring into the trust bundle, which goes into every other one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +132,20 @@ class Configuration:
     state: ConfigurationState = ConfigurationState.OPEN
 
     @property
+    def standing(self) -> ConfigurationState:
+        """Its state; what was never ours is not written as long as that would cost it some of its trust."""
+        if self.state is not ConfigurationState.OPEN or self.known:
+            return self.state
+        if not all(entry.readable for entry in self.entries):
+            return ConfigurationState.UNREADABLE
+        if len({item.fingerprint for entry in self.entries for item in entry.trusted}) > TAKEOVER_LIMIT:
+            return ConfigurationState.CROWDED
+        return self.state
+
+    @property
     def is_taken_over(self) -> bool:
         """Whether it becomes ours now, so that what it trusted until now has to be trusted further."""
-        return self.state is ConfigurationState.OPEN and not self.known
+        return self.standing is ConfigurationState.OPEN and not self.known
 
 
 class Proof(enum.StrEnum):

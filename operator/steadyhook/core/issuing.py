@@ -300,7 +300,7 @@ def _rotation_times(seen: facts.Seen, wanted: policy.Policy) -> list[datetime.da
 
 def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
     """The configurations that injection is waited for; one that cannot be written blocks nothing."""
-    return tuple(item for item in seen.configurations if item.state is facts.ConfigurationState.OPEN)
+    return tuple(item for item in seen.configurations if item.standing is facts.ConfigurationState.OPEN)
 
 
 def trusted_everywhere(seen: facts.Seen) -> frozenset[facts.Fingerprint]:

@@ -40,7 +40,6 @@ class Reason(enum.StrEnum):
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
-    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
@@ -65,6 +64,9 @@ class Reason(enum.StrEnum):
     REJECTED = "Rejected"
     CONTESTED = "Contested"
     READ_ONLY = "ReadOnly"
+    UNTRIED = "Untried"
+    UNREADABLE = "Unreadable"
+    CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
     NAME_STILL_CALLED = "NameStillCalled"
 
