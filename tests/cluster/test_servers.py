@@ -26,7 +26,9 @@ def pod(uid: str, node: str, phase: str = "Running") -> dict[str, Any]:
     return {"metadata": {"uid": uid}, "spec": {"nodeName": node}, "status": {"phase": phase}}
 
 
-def endpoints(*found: tuple[str, str, str], ports: tuple[tuple[str, int], ...] = (("webhook", 9443),)) -> dict[str, Any]:
+def endpoints(
+    *found: tuple[str, str, str], ports: tuple[tuple[str, int], ...] = (("webhook", 9443),)
+) -> dict[str, Any]:
     """Each by address, pod UID and node."""
     return {"items": [{
         "ports": [{"name": name, "port": port, "protocol": "TCP"} for name, port in ports],
