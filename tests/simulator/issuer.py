@@ -242,7 +242,7 @@ class Issuer:
         listed = self.world.store.list(model.CONFIGURATION)
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
-        known = {item["uid"] for item in status.get("configurations", []) if item["state"] in conditions.KNOWN_STATES}
+        known = conditions.known_configurations(status)
         seen = facts.Seen(
             leaf=leaf, authority=authority,
             configurations=tuple(

@@ -89,8 +89,7 @@ async def _configurations(
     states: collections.abc.Mapping[str, facts.ConfigurationState],
 ) -> tuple[tuple[facts.Configuration, ...], tuple[str, ...]]:
     """Those that ask for this certificate's bundle; and in words those that ask for one that does not exist."""
-    known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
-             if item["state"] in conditions.KNOWN_STATES}
+    known = conditions.known_configurations(manifest.get("status") or {})
     found, strays = [], []
     for kind in paths.CONFIGURATION_KINDS:
         for item in await cluster.list_metadata(paths.configurations(kind)):

@@ -182,13 +182,17 @@ def _describe_blocked(configuration: facts.Configuration, state: facts.Configura
     return f"{what} is overwritten again and again by another writer; remove caBundle from what that one applies"
 
 
-KNOWN_STATES = frozenset({reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, reasons.Reason.CONTESTED})
-"""The states in the status of a configuration that has carried our bundle before."""
+def known_configurations(status: collections.abc.Mapping[str, Any]) -> frozenset[str]:
+    """The uids of the configurations that have carried our bundle before, by a status. Never raises."""
+    found = status.get("configurations")
+    return frozenset(
+        item["uid"] for item in (found if isinstance(found, list) else ())
+        if isinstance(item, dict) and item.get("ours") is True and isinstance(item.get("uid"), str))
 
 
 def _configuration(
     seen: facts.Seen, configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     lacking = issuing.lacks(configuration, bundle)
     standing = issuing.standing(seen, configuration)
     if not lacking:
@@ -197,7 +201,10 @@ def _configuration(
         state = reasons.Reason(standing)
     else:
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
-    result = {"kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
+    result: dict[str, Any] = {
+        "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
+    if configuration.known or not lacking:
+        result["ours"] = True  # not to be told by the state: it may be forbidden since
     if lacking and standing is not facts.ConfigurationState.OPEN:
         result["message"] = _describe_blocked(configuration, standing)
     return result

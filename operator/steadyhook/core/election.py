@@ -76,11 +76,6 @@ def _parse(identity: str, record: Any) -> Record:
     return Record(identity=identity, priority=priority, expires_at=expires_at)
 
 
-def garbage(records: collections.abc.Iterable[Record]) -> tuple[str, ...]:
-    """Whose records nobody can read: they can be dropped by anyone, and have to be, since kopf ends at some of them."""
-    return tuple(sorted(record.identity for record in records if not record.readable))
-
-
 def find_seat(
     records: collections.abc.Iterable[Record], *, identity: str, seats: int, now: datetime.datetime,
     priority: int | None = None,
