@@ -13,7 +13,7 @@ def certificate(name: str, *, created: str = SECOND, secret: str = "tls", issued
 
 
 def rivals(*manifests: dict[str, Any]) -> dict[str, str | None]:
-    return {item.certificate: item.rival for item in roster.targets(manifests)}
+    return {item.certificate: item.rival.name if item.rival else None for item in roster.targets(manifests)}
 
 
 def test_of_two_for_one_secret_the_older_one_has_it() -> None:

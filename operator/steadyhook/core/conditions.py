@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from typing import Any
 
-from steadyhook.core import facts, issuing, leaf, policy, reasons, rotation
+from steadyhook.core import bounds, facts, issuing, leaf, policy, reasons, rotation
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ def status(
         "conditions": _merge(
             previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now), now=now,
             observed_generation=observed_generation),
-        "configurations": [_configuration(seen, item, bundle) for item in seen.configurations],
+        "configurations": _configurations(seen, bundle),
         "trustedCAs": sorted(trusted)[:issuing.BUNDLE_LIMIT],
         "retiredCAs": list(issuing.retired(seen, kept=trusted)),
     }
@@ -54,7 +54,8 @@ def status(
     if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
         before = previous.get("rotation")
         since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
-        result["rotation"] = {"phase": str(phase), "since": since or _timestamp(now), "message": decision.message}
+        result["rotation"] = {
+            "phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
     return {key: value for key, value in result.items() if value not in (0, [])}
 
 
@@ -72,9 +73,7 @@ def invalid_spec_status(
 ) -> dict[str, Any]:
     """The status for a spec that nothing can be issued from: all that was known of the last leaf is kept."""
     conditions = [
-        {"type": "Ready", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-        {"type": "Issuing", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-    ]
+        _condition(kind, False, reasons.Reason.INVALID_SPEC, str(problem)) for kind in ("Ready", "Issuing")]
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
@@ -84,8 +83,18 @@ def blocked_status(
     reason: reasons.Reason, message: str, *, previous: collections.abc.Mapping[str, Any], observed_generation: int,
     now: datetime.datetime,
 ) -> dict[str, Any]:
-    """The status while nothing can be looked at or written: whether the last leaf is good is not known any better."""
+    """
+    The status while nothing can be looked at or written, for whatever reason.
+
+    Whether the last leaf is good is not known any better than before, but that it ends is known all the same.
+    """
     conditions = [_condition("Issuing", False, reason, message), _condition("Degraded", True, reason, message)]
+    if "notAfter" not in previous:
+        conditions.append(_condition("Ready", False, reason, "no leaf is known to be good"))
+    elif now >= datetime.datetime.fromisoformat(previous["notAfter"]):
+        conditions.append(_condition(
+            "Ready", False, reasons.Reason.EXPIRED,
+            f"the last leaf that is known of expired at {previous['notAfter']}, and there is no other: {message}"))
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
@@ -137,25 +146,44 @@ def _trouble(
             f" why; if it was restored from a backup, annotate the WebhookCertificate with {policy.ROTATE_LEAF}=now")
     if decision.reason in _FOR_A_PERSON:
         return facts.Defect(reason=decision.reason, message=decision.message)
+    if seen.servers_defect is not None and decision.reason is reasons.Reason.SERVERS_UNKNOWN:
+        return seen.servers_defect
+    if undialed := [item.name for item in seen.servers if rotation.is_dark(item) and (
+            item.proof is facts.Proof.SKIPPED)]:
+        return facts.Defect(
+            reason=reasons.Reason.NOT_DIALED,
+            message=f"the rotation waits for ever for {bounds.listing(undialed)}: what is served there can only be seen"
+                    " on the wire, and STEADYHOOK_DIAL is off; set it to on, or delete these pods")
+    if seen.foreign_entries:
+        return facts.Defect(
+            reason=reasons.Reason.FOREIGN_ENTRY,
+            message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself, on"
+                    " its own node; find out who has written these ManagerNodes, and delete them")
+    if seen.lost_callers:
+        return facts.Defect(
+            reason=reasons.Reason.NAME_STILL_CALLED,
+            message=f"{bounds.listing(seen.lost_callers, '; ')}, which is not in spec.dnsNames, so that these calls"
+                    " fail; add it again, or change what calls by it")
     if seen.strays:
         return facts.Defect(
             reason=reasons.Reason.NO_SUCH_CERTIFICATE,
-            message=f"{'; '.join(seen.strays)}, which does not exist; correct the annotation or apply the certificate")
+            message=f"{bounds.listing(seen.strays, '; ')}, which does not exist; correct the annotation or apply the"
+                    " certificate")
     return None
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
     bundle = issuing.trust_bundle(seen, now)
-    blocked = [item for item in seen.configurations
-               if issuing.standing(seen, item) is not facts.ConfigurationState.OPEN and issuing.lacks(item, bundle)]
+    blocked = [item for item in seen.configurations if _is_blocked(seen, item) and issuing.lacks(item, bundle)]
     lacking = [item for item in seen.configurations if issuing.lacks(item, bundle)]
     if not seen.configurations:
         return _condition("Injected", True, reasons.Reason.NO_CONFIGURATION,
                           "no webhook configuration asks for this certificate's bundle by annotation")
     if blocked:
         worst = blocked[0]
-        return _condition("Injected", False, reasons.Reason(issuing.standing(seen, worst)),
-                          _describe_blocked(worst, issuing.standing(seen, worst)))
+        more = f"; {len(blocked) - 1} more are not written either" if len(blocked) > 1 else ""
+        state = issuing.standing(seen, worst)
+        return _condition("Injected", False, reasons.Reason(state), _describe_blocked(worst, state) + more)
     if lacking:
         return _condition("Injected", False, reasons.Reason.PENDING,
                           f"{len(lacking)} of {len(seen.configurations)} configurations lack the bundle")
@@ -165,17 +193,19 @@ def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
 
 def _describe_blocked(configuration: facts.Configuration, state: facts.ConfigurationState) -> str:
     what = f"{configuration.kind} {configuration.name}"
-    if state is facts.ConfigurationState.UNTRIED:
-        return f"{what} is left alone until it is known whether the issuer may patch it"
-    if state is facts.ConfigurationState.UNREADABLE:
-        return (f"{what} has a caBundle of which a part cannot be read, and which would be lost; take that part out, or"
-                " empty the caBundle")
-    if state is facts.ConfigurationState.CROWDED:
-        return (f"{what} trusts more certificates than can be taken over ({facts.TAKEOVER_LIMIT} of one object,"
-                f" {issuing.BUNDLE_LIMIT} of all); leave those in its caBundle that its servers need")
     if state is facts.ConfigurationState.FORBIDDEN:
         return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
                 " that the issuer is bound to")
+    if state is facts.ConfigurationState.REJECTED:
+        return (f"{what} may be patched by the issuer, but an admission policy or webhook refuses it; the Event of this"
+                " reason has its words: let it admit the issuer's account")
+    if state is facts.ConfigurationState.UNREADABLE:
+        return (f"{what} has a caBundle that holds something else than certificates; it is not taken over, as it would"
+                " lose what others can read of it: remove from caBundle all but whole PEM certificates")
+    if state is facts.ConfigurationState.CROWDED:
+        return (f"{what} trusts more certificates than can be taken over ({facts.TAKEOVER_LIMIT} of one object,"
+                f" {issuing.BUNDLE_LIMIT} of all), as every other configuration would have to trust them; remove from"
+                " caBundle what signs for nobody any more")
     if state is facts.ConfigurationState.READ_ONLY:
         return (f"{what} does not trust every CA in the CA Secret yet; the application copies them by itself, at the"
                 " latest when its pods restart")
@@ -190,6 +220,20 @@ def known_configurations(status: collections.abc.Mapping[str, Any]) -> frozenset
         if isinstance(item, dict) and item.get("ours") is True and isinstance(item.get("uid"), str))
 
 
+def _is_blocked(seen: facts.Seen, configuration: facts.Configuration) -> bool:
+    """Whether it cannot be written, as opposed to one that will be."""
+    return issuing.standing(seen, configuration) not in (
+        facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
+
+
+def _configurations(seen: facts.Seen, bundle: tuple[facts.Certificate, ...]) -> list[dict[str, Any]]:
+    """Those that were ours first: of more than there is room for, these must not be taken for new ones."""
+    entries = [_configuration(seen, item, bundle) for item in seen.configurations]
+    if len(entries) > bounds.CONFIGURATIONS:
+        entries.sort(key=lambda item: "ours" not in item)
+    return entries[:bounds.CONFIGURATIONS]
+
+
 def _configuration(
     seen: facts.Seen, configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]
 ) -> dict[str, Any]:
@@ -197,7 +241,7 @@ def _configuration(
     standing = issuing.standing(seen, configuration)
     if not lacking:
         state = reasons.Reason.INJECTED
-    elif standing is not facts.ConfigurationState.OPEN:
+    elif _is_blocked(seen, configuration):
         state = reasons.Reason(standing)
     else:
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
@@ -205,13 +249,14 @@ def _configuration(
         "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
     if configuration.known or not lacking:
         result["ours"] = True  # not to be told by the state: it may be forbidden since
-    if lacking and standing is not facts.ConfigurationState.OPEN:
-        result["message"] = _describe_blocked(configuration, standing)
+    if lacking and _is_blocked(seen, configuration):
+        result["message"] = bounds.cut(_describe_blocked(configuration, standing))
     return result
 
 
 def _condition(kind: str, holds: bool, reason: reasons.Reason, message: str) -> dict[str, str]:
-    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason), "message": message}
+    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason),
+            "message": bounds.cut(message)}
 
 
 def _merge(

@@ -99,6 +99,7 @@ class Entry:
     pointer: str = ""
     guard: tuple[str, str] = ("", "")
     service: tuple[str, str] | None = None  # (namespace, name) of what is called
+    service_port: int = 443  # the Service's port, not the pods'
 
 
 class ConfigurationState(enum.StrEnum):
@@ -107,6 +108,7 @@ class ConfigurationState(enum.StrEnum):
     OPEN = "Open"  # a patch was accepted, if only for trial
     UNTRIED = "Untried"  # whether we may is not known yet
     FORBIDDEN = "Forbidden"  # the API server refused the last patch
+    REJECTED = "Rejected"  # an admission policy or webhook refused the last patch
     CONTESTED = "Contested"  # someone else keeps overwriting it
     READ_ONLY = "ReadOnly"  # the application's own to write, from the CA Secret
     UNREADABLE = "Unreadable"  # never ours, and some of what it trusts would be lost
@@ -161,13 +163,14 @@ class Server:
     A pod that serves the webhook: an endpoint of its Service, an entry in a ManagerNode, or both, by pod UID.
 
     ``fingerprint`` is what it says it serves, None if it has not said anything. ``proof`` is what was seen on the wire,
-    None if nobody has looked.
+    None if nobody has looked. ``address`` is where it is called, for people; None for one that is no endpoint.
     """
 
     pod_uid: str
     name: str
     fingerprint: Fingerprint | None = None
     proof: Proof | None = None
+    address: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,5 +196,8 @@ class Seen:
     provided: Certificate | None = None  # a CA of the user's own, if there is to be one and it can be used
     provided_defect: Defect | None = None  # why it cannot
     servers: tuple[Server, ...] = ()
+    servers_defect: Defect | None = None  # why nobody knows who serves; then ``servers`` means nothing
+    foreign_entries: tuple[str, ...] = ()  # what a node says of pods that are not on it, which nobody believes
+    lost_callers: tuple[str, ...] = ()  # configurations that trust our CA and call by a name that no leaf has
     acknowledged_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for how long acknowledgements are waited for

@@ -20,16 +20,13 @@ import collections.abc
 import dataclasses
 import datetime
 
-from steadyhook.core import facts, leaf, policy, reasons, rotation, steps
+from steadyhook.core import bounds, facts, leaf, policy, reasons, rotation, steps
 
 LOOK_AGAIN = datetime.timedelta(seconds=5)
 """How soon to look again for pods that are gone, of which nothing tells."""
 
 BUNDLE_LIMIT = 256
 """With how many certificates the trust bundle takes nothing more in: it is written into many objects."""
-
-RETIRED_LIMIT = 64
-"""How many CAs that have left are remembered, the last ones: a rotation takes out one or two."""
 
 PATIENCE = datetime.timedelta(hours=1)
 """For so long a CA that has yet to begin is waited for, since clocks differ; one that begins later is replaced."""
@@ -166,7 +163,7 @@ def retired(seen: facts.Seen, *, kept: collections.abc.Container[facts.Fingerpri
     """What to remember as retired, in the CA Secret and in the status: the oldest first, and only the last ones."""
     held = seen.authority.retired if seen.authority else ()
     every = dict.fromkeys([*seen.retired, *held, *sorted(leaving)])
-    return tuple(item for item in every if item not in kept)[-RETIRED_LIMIT:]
+    return tuple(item for item in every if item not in kept)[-bounds.RETIRED:]
 
 
 def foreign_secrets(seen: facts.Seen) -> tuple[facts.Secret, ...]:
@@ -405,6 +402,9 @@ def _retirement(
     successor = seen.authority.successor
     if successor is None:
         return None
+    if seen.servers_defect is not None:
+        return Decision(reason=seen.servers_defect.reason, message=seen.servers_defect.message,
+                        wake_at=now + LOOK_AGAIN)
     if rotation.unacknowledged(seen):
         overdue = seen.waiting_seconds >= rotation.DEADLINE_SECONDS
         return Decision(reason=reasons.Reason.OVERDUE if overdue else reasons.Reason.ACKNOWLEDGING,

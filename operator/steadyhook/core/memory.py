@@ -10,6 +10,7 @@ import dataclasses
 from steadyhook.core import facts, issuing, policy, rotation, steps
 
 FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
+TRY_AGAIN_SECONDS = 5.0  # after a trial that has shown nothing
 CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
 CONTEST_INJECTIONS = 4
 CONTEST_REPAIRS = 4  # so many repairs of one Secret within that time are a fight as well
@@ -27,6 +28,7 @@ class Memory:
         self._acknowledged_since: float | None = None
         self._waiting_since: float | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
+        self._accepted: set[str] = set()
         self._injections: dict[str, tuple[Bundle, list[float]]] = {}
         self._repairs: dict[str, list[float]] = {}  # by Secret's name
         self._contested: dict[str, tuple[float, float]] = {}  # until when a Secret is left alone, and for how long
@@ -62,6 +64,7 @@ class Memory:
 
         ``now`` is not before the last read of it.
         """
+        self._accepted &= {item.uid for item in seen.configurations}
         self._note_trust(seen, now)
         self._note_acknowledgements(seen, now)
         return dataclasses.replace(
@@ -80,15 +83,32 @@ class Memory:
             self._acknowledged_since = self._waiting_since = None
             return
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
+        complete = seen.servers_defect is None and not (
+            rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
         if not complete:
             self._acknowledged_since = None
         elif self._acknowledged_since is None:
             self._acknowledged_since = now
 
-    def note_refusal(self, uid: str, now: float) -> None:
-        """The API server forbade to patch this configuration."""
-        self._blocked[uid] = (facts.ConfigurationState.FORBIDDEN, now + FORBIDDEN_SECONDS)
+    def note_refusal(
+        self, uid: str, now: float, state: facts.ConfigurationState = facts.ConfigurationState.FORBIDDEN
+    ) -> None:
+        """The API server refused to patch this configuration; ``state``: for which kind of reason."""
+        self._accepted.discard(uid)
+        self._blocked[uid] = (state, now + FORBIDDEN_SECONDS)
+
+    def note_trial(self, uid: str, state: facts.ConfigurationState, now: float) -> None:
+        """
+        What a trial has shown of the right to write a configuration.
+
+        OPEN is remembered until a patch is refused; UNTRIED, when there was no answer, for a moment.
+        """
+        if state is facts.ConfigurationState.OPEN:
+            self._accepted.add(uid)
+        elif state is facts.ConfigurationState.UNTRIED:
+            self._blocked[uid] = (state, now + TRY_AGAIN_SECONDS)
+        else:
+            self.note_refusal(uid, now, state)
 
     def note_injection(self, uid: str, bundle: Bundle, now: float) -> int | None:
         """
@@ -139,9 +159,10 @@ class Memory:
         return [until - now for until in dates if until > now]
 
     def states(self, now: float) -> collections.abc.Mapping[str, facts.ConfigurationState]:
-        """What is known of configurations by uid; a configuration that is not in it is open."""
+        """What is known of configurations by uid."""
         self._blocked = {uid: item for uid, item in self._blocked.items() if item[1] > now}
-        return {uid: state for uid, (state, _) in self._blocked.items()}
+        return {**dict.fromkeys(self._accepted, facts.ConfigurationState.OPEN),
+                **{uid: state for uid, (state, _) in self._blocked.items()}}
 
 
 def _repaired(action: steps.Step, wanted: policy.Policy) -> str | None:

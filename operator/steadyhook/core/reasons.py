@@ -53,6 +53,9 @@ class Reason(enum.StrEnum):
     RETIRING = "Retiring"
     OVERDUE = "AcknowledgementOverdue"
     WRONG_CERTIFICATE = "WrongCertificateServed"
+    SERVERS_UNKNOWN = "ServersUnknown"
+    NOT_DIALED = "EndpointsNotDialed"
+    FOREIGN_ENTRY = "ForeignEntry"
 
     # How a webhook configuration stands.
     INJECTED = "Injected"
@@ -60,12 +63,14 @@ class Reason(enum.StrEnum):
     NO_SUCH_CERTIFICATE = "NoSuchCertificate"
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
+    REJECTED = "Rejected"
     CONTESTED = "Contested"
     READ_ONLY = "ReadOnly"
     UNTRIED = "Untried"
     UNREADABLE = "Unreadable"
     CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
+    NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.
     SERVING = "Serving"

@@ -3,7 +3,7 @@ import collections.abc
 import datetime
 from typing import Any
 
-from steadyhook.core import election, serving
+from steadyhook.core import bounds, election, serving
 
 Entry = dict[str, Any]
 
@@ -24,7 +24,7 @@ def entry(
         message = f"{message}; this instance cannot issue: {problem}"
     result: Entry = {
         "podUID": pod_uid, "podName": pod_name, "address": address, "certificate": certificate,
-        "phase": str(verdict.phase), "reason": str(verdict.reason), "message": message[:1024],
+        "phase": str(verdict.phase), "reason": str(verdict.reason), "message": bounds.cut(message),
     }
     if role is not None:
         result["role"] = str(role)

@@ -15,7 +15,7 @@ Where it stands is in the CA Secret: a successor, and whether it signs already. 
 """
 import datetime
 
-from steadyhook.core import facts, policy, reasons
+from steadyhook.core import bounds, facts, policy, reasons
 
 DEADLINE_SECONDS = 6 * 3600.0
 """After so long without every acknowledgement the wait is overdue; it goes on, since the CAs overlap for weeks."""
@@ -143,7 +143,8 @@ def phase(seen: facts.Seen) -> reasons.Reason:
         return reasons.Reason.NOT_ROTATING
     if not has_switched(seen):
         return reasons.Reason.DISTRIBUTING
-    return reasons.Reason.ACKNOWLEDGING if unacknowledged(seen) else reasons.Reason.RETIRING
+    waiting = unacknowledged(seen) or seen.servers_defect is not None
+    return reasons.Reason.ACKNOWLEDGING if waiting else reasons.Reason.RETIRING
 
 
 def progress(seen: facts.Seen) -> str:
@@ -152,5 +153,18 @@ def progress(seen: facts.Seen) -> str:
     text = f"{len(seen.servers) - len(missing)}/{len(seen.servers)} acknowledged"
     if not missing:
         return text
-    names = ", ".join(item.name for item in missing[:5])
-    return f"{text}, waiting for {names}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return f"{text}, waiting for {bounds.listing([_describe(item) for item in missing])}"
+
+
+def _describe(server: facts.Server) -> str:
+    """The name, and for one that says nothing and cannot be looked at, why the wait may have no end."""
+    if not is_dark(server):
+        return server.name
+    what = "could not be dialed" if server.proof is facts.Proof.UNREACHABLE else "is not dialed (STEADYHOOK_DIAL=off)"
+    return f"{server.name} ({what} at {server.address})"
+
+
+def is_dark(server: facts.Server) -> bool:
+    """Whether it is an endpoint that says nothing of itself and was not seen on the wire either."""
+    return server.fingerprint is None and server.address is not None and server.proof in (
+        facts.Proof.UNREACHABLE, facts.Proof.SKIPPED)

@@ -4,13 +4,13 @@ from typing import Any
 
 import kopf
 
-from steadyhook.cluster import embedding, observing, paths
+from steadyhook.cluster import asking, embedding, paths
 from steadyhook.settings import Settings
 
 Wake = collections.abc.Callable[[float], None]
 """Wakes the reconcile loop after so many seconds; may be called from any thread."""
 
-ASKING = {observing.INJECT_FROM: kopf.PRESENT}
+ASKING = {asking.INJECT_FROM: kopf.PRESENT}
 """Others of these kinds change often and are none of our business (the status of an APIService, for one)."""
 
 GATHER_SECONDS = 1.0

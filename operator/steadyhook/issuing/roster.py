@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from steadyhook import supervision
 from steadyhook.cluster import client, paths
+from steadyhook.core import rivals
 from steadyhook.issuing import operator, reconciling
 from steadyhook.settings import Settings
 
@@ -29,24 +30,15 @@ class _Entry:
     tasks: tuple[asyncio.Task[NoReturn], ...]
 
 
-def _age(manifest: client.Manifest) -> tuple[str, bool, str]:
-    """The oldest first; of those made in the same second, the one for which a leaf was issued."""
-    metadata = manifest["metadata"]
-    issued = bool((manifest.get("status") or {}).get("fingerprint"))
-    return metadata["creationTimestamp"], not issued, metadata["name"]
-
-
-def targets(manifests: collections.abc.Iterable[client.Manifest]) -> frozenset[reconciling.Target]:
-    """What is to be looked after. Of two WebhookCertificates that name one Secret, the older one has it."""
-    owners: dict[tuple[str, str], str] = {}
-    found = set()
-    for item in sorted(manifests, key=_age):
-        metadata, secret_name = item["metadata"], (item.get("spec") or {}).get("secretName", "")
-        rival = owners.setdefault((metadata["namespace"], secret_name), metadata["name"])
-        found.add(reconciling.Target(
-            namespace=metadata["namespace"], certificate=metadata["name"], secret_name=secret_name,
-            rival=rival if rival != metadata["name"] else None))
-    return frozenset(found)
+def targets(manifests: collections.abc.Collection[client.Manifest]) -> frozenset[reconciling.Target]:
+    """What is to be looked after, and whose rival each is."""
+    found = rivals.find(manifests)
+    return frozenset(
+        reconciling.Target(
+            namespace=item["metadata"]["namespace"], certificate=item["metadata"]["name"],
+            secret_name=(item.get("spec") or {}).get("secretName", ""),
+            rival=found[item["metadata"]["namespace"], item["metadata"]["name"]])
+        for item in manifests)
 
 
 class Roster:

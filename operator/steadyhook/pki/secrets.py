@@ -15,7 +15,7 @@ import datetime
 import hashlib
 from typing import Any
 
-from steadyhook.core import facts, issuing, policy, reasons
+from steadyhook.core import bounds, facts, policy, reasons
 from steadyhook.pki import certificates, trial
 
 SECRET_TYPE = "kubernetes.io/tls"
@@ -87,7 +87,7 @@ def read_authority(manifest: Manifest, *, by_listener: bool = False) -> facts.Au
     signers = (item for key in (CERTIFICATE, NEXT_CERTIFICATE) for item in _salvage(manifest, key) if item.is_ca)
     salvaged = {item.fingerprint: item for item in (*_salvage(manifest, BUNDLE), *signers)}
     bundle = tuple(salvaged.values())
-    retired = tuple(dict.fromkeys(annotations.get(RETIRED, "").split()))[-issuing.RETIRED_LIMIT:]
+    retired = tuple(dict.fromkeys(annotations.get(RETIRED, "").split()))[-bounds.RETIRED:]
     successor, successor_damaged = _successor(manifest)
     switched = successor is not None and annotations.get(SWITCHED) == successor.fingerprint
     try:
