@@ -37,7 +37,8 @@ def states_of_configurations() -> set[str]:
     """Every state that the code can write of a configuration, found by writing it."""
     crowd = tuple(builders.ca(str(number)) for number in range(facts.TAKEOVER_LIMIT + 1))
     damaged = (facts.Entry(name="a", readable=False),)
-    return {conditions._configuration(configuration, (OLD,))["state"]
+    return {conditions._configuration(
+        facts.Seen(leaf=None, authority=None, configurations=(configuration,)), configuration, (OLD,))["state"]
             for state in facts.ConfigurationState for known in (True, False) for configuration in (
                 *(builders.configuration(*held, known=known, state=state) for held in ((), (OLD,), crowd)),
                 builders.configuration(known=known, state=state, entries=damaged))}
@@ -77,7 +78,7 @@ def test_every_field_has_bounds(name: str) -> None:
     for path, node in fields(name).items():
         kind = node["type"]
         bounded = (
-            kind == "object" or (kind == "array" and "maxItems" in node)
+            kind in ("object", "boolean") or (kind == "array" and "maxItems" in node)
             or (kind == "integer" and "minimum" in node and ("maximum" in node or "format" in node))
             or (kind == "string" and ("maxLength" in node or "enum" in node or node.get("format") == "date-time")))
         if not bounded and path not in (".apiVersion", ".kind"):

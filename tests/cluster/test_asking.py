@@ -79,7 +79,8 @@ def test_what_was_read_is_kept_until_it_changes() -> None:
 def test_one_that_nobody_has_tried_to_write_and_that_never_was_ours_is_not_believed(
     state: str | None, remembered: facts.ConfigurationState | None, expected: facts.ConfigurationState
 ) -> None:
-    status = {"configurations": [{"uid": "uid-a", "state": state}] if state else []}
+    told = {"uid": "uid-a", "state": state, **({"ours": True} if state == "Injected" else {})}
+    status = {"configurations": [told] if state else []}
     states = {"uid-a": remembered} if remembered else {}
     (found,) = find(server(configuration("a", "ns/cert")), status=status, states=states).configurations
     assert found.state is expected

@@ -151,11 +151,11 @@ def test_a_dns_name_that_was_dropped_and_is_still_called_is_told() -> None:
 
 def test_retired_cas_are_kept_in_the_status_when_the_secret_is_lost_and_the_newest_stay() -> None:
     first = [builders.fingerprint(str(number)) for number in range(bounds.RETIRED)]
-    kept = status(settled(authority=None), {"retiredCAs": first})["retiredCAs"]
+    kept = status(settled(authority=None, retired=tuple(first)))["retiredCAs"]
     assert kept == first
     newer = builders.fingerprint("newer")
-    with_newer = status(settled(authority=builders.authority(OLD, retired=frozenset({newer, first[5]}))),
-                        {"retiredCAs": first})["retiredCAs"]
+    with_newer = status(settled(
+        retired=tuple(first), authority=builders.authority(OLD, retired=(first[5], newer))))["retiredCAs"]
     assert with_newer == [*first[1:], newer]
     assert "retiredCAs" not in status(settled())
 

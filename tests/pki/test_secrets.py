@@ -148,4 +148,12 @@ def test_a_ca_bundle_is_written_and_read_again() -> None:
     assert secrets.read_ca_bundle(encoded) == ((AUTHORITY.certificate, OTHER.certificate), True)
     assert secrets.read_ca_bundle(None) == ((), True)
     assert secrets.read_ca_bundle("!") == ((), False)
-    assert secrets.read_ca_bundle(encode(b"x")) == ((), False)
+
+
+def test_a_ca_bundle_is_read_block_by_block_and_a_placeholder_is_empty() -> None:
+    broken = AUTHORITY.certificate_pem.replace(b"MII", b"###", 1)
+    assert secrets.read_ca_bundle(encode(broken + OTHER.certificate_pem)) == ((OTHER.certificate,), False)
+    assert secrets.read_ca_bundle(encode(OTHER.certificate_pem + b"-----BEGIN CERTIFICATE-----\nMII")) == (
+        (OTHER.certificate,), False)
+    for placeholder in (b"\n", b"x"):
+        assert secrets.read_ca_bundle(encode(placeholder)) == ((), True)

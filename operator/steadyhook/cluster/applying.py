@@ -97,7 +97,7 @@ async def _write_authority(
     """The whole CA Secret each time, so that one that has to be recreated loses nothing."""
     assert signer is not None, "decided without a signer"
     annotations = {
-        secrets.RETIRED: " ".join(sorted(retired)),
+        secrets.RETIRED: " ".join(retired),
         secrets.SWITCHED: successor.certificate.fingerprint if successor is not None and switched else "",
         **_request(request)}
     for_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER

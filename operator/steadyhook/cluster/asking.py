@@ -39,8 +39,7 @@ class Asking:
         listing: Listing | None = None,
     ) -> Found:
         """``manifest``: the WebhookCertificate. ``states``: what is known by uid. Raises :class:`client.APIError`."""
-        known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
-                 if item["state"] in conditions.KNOWN_STATES}
+        known = conditions.known_configurations(manifest.get("status") or {})
         found, others, present = [], [], set()
         for kind in paths.CONFIGURATION_KINDS:
             listed = await (listing(kind) if listing is not None else cluster.list_metadata(paths.configurations(kind)))

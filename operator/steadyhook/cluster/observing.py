@@ -54,8 +54,10 @@ async def observe(
         configurations=found.configurations,
         strays=found.strays,
         lost_callers=asking.lost_callers(callers, wanted),
-        last_generation=max(status.get("generation", 0), last_generation),
+        last_generation=max(status.get("generation") or 0, last_generation),
         last_signer=status.get("caFingerprint"),
+        remembered=frozenset(status.get("trustedCAs") or ()),
+        retired=tuple(status.get("retiredCAs") or ()),
     )
     pairs = {**provided_pairs, **(secrets.signing_pairs(authority_manifest) if authority_manifest else {})}
     if not rotation.has_switched(seen):
@@ -102,7 +104,7 @@ async def _provided(
     if manifest is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING,
                             message=f"Secret {wanted.authority_name}, of spec.authority.secretName, does not exist"), {}
-    found = secrets.read_provided(manifest, now=datetime.datetime.now(datetime.UTC))
+    found = secrets.read_provided(manifest, wanted=wanted, now=datetime.datetime.now(datetime.UTC))
     return found, secrets.signing_pairs(manifest) if isinstance(found, facts.Certificate) else {}
 
 

@@ -78,7 +78,7 @@ class Authority:
     successor: Certificate | None = None  # the next signer, if there is one whose key is at hand
     successor_damaged: bool = False  # there was to be one, but it cannot be used
     switched: bool = False  # leaves are signed by the successor from now on
-    retired: frozenset[Fingerprint] = frozenset()
+    retired: tuple[Fingerprint, ...] = ()  # the oldest first
     request: str | None = None
     bundle: tuple[Certificate, ...] = ()  # the signer and whatever of the bundle could be read
     bundle_damaged: bool = False  # some of the bundle could not be read, or it lacks the signer
@@ -95,7 +95,7 @@ class Entry:
 
     name: str
     trusted: tuple[Certificate, ...] = ()
-    readable: bool = True  # False: not base64, not PEM
+    readable: bool = True  # False: some of it could not be read, which others may be able to read
     pointer: str = ""
     guard: tuple[str, str] = ("", "")
     service: tuple[str, str] | None = None  # (namespace, name) of what is called
@@ -185,6 +185,9 @@ class Seen:
 
     leaf: Leaf | None
     authority: Authority | None
+    remembered: frozenset[Fingerprint] = frozenset()  # the trust bundle, as the status has it
+    retired: tuple[Fingerprint, ...] = ()  # what has left the trust bundle, as the status has it
+    contested: frozenset[str] = frozenset()  # Secrets, by name, that somebody else rewrites again and again
     configurations: tuple[Configuration, ...] = ()
     strays: tuple[str, ...] = ()  # configurations that ask for the bundle of a certificate that does not exist
     last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none

@@ -21,8 +21,10 @@ class Reason(enum.StrEnum):
     WRONG_NAMES = "WrongDNSNames"
     PROVIDED_UNUSABLE = "ProvidedCAUnusable"
     PROVIDED_CHANGED = "ProvidedCAChanged"
+    PROVIDED_ENDING = "ProvidedCAEnding"
     NOT_A_CA = "NotACertificateAuthority"
     NOT_USABLE = "NotUsable"
+    NOT_OURS = "NotOurs"
 
     # Why a good leaf is replaced all the same.
     RENEWAL_DUE = "RenewalDue"
@@ -72,5 +74,6 @@ class Reason(enum.StrEnum):
 
     # Where a server stands.
     SERVING = "Serving"
+    NOT_SERVED = "LeafNotServed"
     WAITING_FOR_SECRET = "WaitingForSecret"
     API_UNREACHABLE = "APIServerUnreachable"

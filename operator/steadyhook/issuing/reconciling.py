@@ -289,6 +289,10 @@ class Reconciler:
             return
         if isinstance(action, steps.InjectBundle):
             await self._note_injection(manifest, action)
+        contested = self._memory.note_repair(action, wanted, time.monotonic())
+        if contested is not None:
+            logger.warning("%s.", contested)
+            await self._post(manifest, events.WARNING, reasons.Reason.CONTESTED, contested)
 
     async def _note_injection(self, manifest: client.Manifest, action: steps.InjectBundle) -> None:
         configuration = action.configuration
@@ -332,7 +336,8 @@ class Reconciler:
         nodes = await self._cluster.get(paths.manager_nodes(self._target.namespace) + "?resourceVersion=0")
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
         done, total = servers.count(nodes["items"], self._target.certificate, fingerprint)
-        return conditions.Acknowledged(done=done, total=total)
+        return conditions.Acknowledged(done=done, total=total, unserved_seconds=self._memory.unserved_seconds(
+            time.monotonic(), done=done, total=total))
 
     async def _refuse(self, manifest: client.Manifest, problem: policy.InvalidSpec) -> None:
         logger.error("WebhookCertificate %s/%s: %s.", self._target.namespace, self._target.certificate, problem)
