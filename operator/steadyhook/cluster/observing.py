@@ -42,7 +42,9 @@ async def observe(
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
         found = asking.Found(configurations=await calls.find(cluster, wanted.services))
-        callers = calls.trusting(authority.bundle if authority is not None else ())
+        # A CA of the user's own may sign for others too, who call by names of their own.
+        ours = authority is not None and wanted.authority_name is None
+        callers = calls.trusting(authority.bundle if authority is not None and ours else ())
     else:
         found = await asked.find(cluster, manifest, wanted, states=states)
         callers = found.configurations
