@@ -2,7 +2,11 @@
 import asyncio
 import collections.abc
 import datetime
+import functools
 import logging
+import weakref
+from concurrent import futures
+from typing import Any
 
 from steadyhook import metrics
 from steadyhook.cluster import client, paths
@@ -13,7 +17,12 @@ logger = logging.getLogger(__name__)
 
 DISOWN_ATTEMPTS = 5
 MANAGER = "steadyhook"  # of the fields that are written by patch
+MINTERS = 2
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
+
+_minters = futures.ThreadPoolExecutor(MINTERS, thread_name_prefix="minting")
+_turns: weakref.WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = (
+    weakref.WeakValueDictionary())
 
 
 async def apply(
@@ -29,8 +38,7 @@ async def apply(
     """
     match action:
         case steps.Freeze():
-            for secret in action.secrets:
-                await _freeze(cluster, wanted, secret)
+            await asyncio.gather(*(_freeze(cluster, wanted, secret) for secret in action.secrets))
         case steps.CreateAuthority():
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
@@ -58,7 +66,7 @@ async def apply(
             await _inject(cluster, action)
         case steps.IssueLeaf():
             signer = pairs[action.signer.fingerprint]
-            pair = await asyncio.to_thread(minting.mint_leaf, wanted, signer=signer, now=now)
+            pair = await _mint(minting.mint_leaf, wanted, signer=signer, now=now)
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
                            secrets.GENERATION: str(action.generation), **_request(action.request)}
             if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:
@@ -85,7 +93,22 @@ async def _new_authority(
     """The user's own, or a new one."""
     if provided is not None:
         return pairs[provided.fingerprint]
-    return await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+    return await _mint(minting.mint_authority, wanted, now=now)
+
+
+async def _mint(
+    mint: collections.abc.Callable[..., certificates.KeyPair], wanted: policy.Policy, **arguments: Any
+) -> certificates.KeyPair:
+    """
+    Make keys in threads of their own, of which there are few: an RSA-4096 key takes seconds.
+
+    The loop's own threads, which name resolution needs, are not held up. The certificates of one namespace wait for
+    each other, so that nobody can make those of another namespace wait for all of them.
+    """
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault((loop, wanted.namespace), asyncio.Lock())
+    async with turn:
+        return await loop.run_in_executor(_minters, functools.partial(mint, wanted, **arguments))
 
 
 async def _write_authority(

@@ -40,6 +40,12 @@ class Reason(enum.StrEnum):
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+    PUT_OFF = "TooManyKeys"
+    REFUSED = "Refused"
+    NOT_ANSWERED = "NotAnswered"
+    CHANGED_BY_OTHERS = "ChangedByOthers"
+    UNSETTLED = "Unsettled"
+    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
