@@ -297,14 +297,15 @@ class Issuer:
 
     def _freeze_first(self) -> clockwork.Steps[None]:
         """As ``freezing.freeze``."""
-        free = []
+        found = []
         for key in (model.LEAF, model.AUTHORITY):
             item = yield from self.world.read(self.machine, functools.partial(self.world.store.get, key))
-            if item is not None and not item.value.static:
-                free.append(key)
-        for key in free:
+            if item is not None:
+                found.append(facts.Secret(name=key, uid=item.uid, resource_version=str(item.resource_version),
+                                          static=item.value.static))
+        for secret in issuing.to_freeze(found):
             try:
-                yield from self.world.write(self.machine, self._freeze, key)
+                yield from self.world.write(self.machine, self._freeze, secret.name)
             except model.Conflict:
                 continue  # gone meanwhile
             self._frozen_at = self.world.now

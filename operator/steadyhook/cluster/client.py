@@ -8,6 +8,8 @@ from typing import Any, Self
 import aiohttp
 from kubernetes import aio
 
+from steadyhook.cluster import clock
+
 Manifest = dict[str, Any]
 REQUEST_SECONDS = 10.0
 """How long one request may take; an API server that needs longer is treated as gone."""
@@ -47,7 +49,7 @@ class Invalid(APIError):
 
 
 class Unreachable(APIError):
-    """No answer, or 5xx or 429: the state of the object is not known."""
+    """No answer, one that is not JSON, 5xx or 429: the state of the object is not known."""
 
 
 class Cluster:
@@ -55,9 +57,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self._api: aio.client.ApiClient | None = None
+        self.clock = clock.Clock()
 
     async def __aenter__(self) -> Self:
         configuration = aio.client.Configuration()
+        # Go accepts a CA without the key usage extension, and clusters have such; Python 3.13 would not.
+        configuration.disable_strict_ssl_verification = True
         try:
             aio.config.load_incluster_config(client_configuration=configuration)
         except aio.config.ConfigException:
@@ -114,7 +119,7 @@ class Cluster:
                     raise _error("WATCH", path, answer.status, await answer.read())
                 async for line in answer.response.content:
                     yield json.loads(line)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, aio.config.ConfigException) as error:
             raise Unreachable(method="WATCH", path=path, status=0, message=str(error) or type(error).__name__
                               ) from error
 
@@ -155,12 +160,13 @@ class Cluster:
         try:
             response = await self._send(method, path, body, content_type=content_type, accept=accept, timeout=seconds)
             text = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # The ConfigException is for a token file that is empty at the moment: a kubelet that is writing it anew.
+        except (aiohttp.ClientError, TimeoutError, OSError, aio.config.ConfigException) as error:
             raise Unreachable(method=method, path=path, status=0, message=str(error) or type(error).__name__
                               ) from error
         if response.status >= 400:
             raise _error(method, path, response.status, text)
-        return json.loads(text)  # type: ignore[no-any-return]
+        return _manifest(method, path, response.status, text)
 
     async def _send(
         self, method: str, path: str, body: Any, *, content_type: str, accept: str,
@@ -169,8 +175,23 @@ class Cluster:
         assert self._api is not None, "not entered"
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "steadyhook"}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        return await self._api.rest_client.request(
+        sent = self.clock.read()
+        response = await self._api.rest_client.request(
             method, self._api.configuration.host + path, headers=headers, body=body, _request_timeout=timeout)
+        self.clock.compare(response.headers.get("Date"), sent=sent, received=self.clock.read())
+        return response
+
+
+def _manifest(method: str, path: str, status: int, text: bytes) -> Manifest:
+    """The object in an answer. Raises :class:`Unreachable` for what no API server sends: a proxy has answered."""
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise Unreachable(method=method, path=path, status=status, message="expected an object as JSON, found"
+                          f" {text[:40]!r}; is there a proxy in front of the API server?")
+    return manifest
 
 
 _ERRORS: dict[int, type[APIError]] = {

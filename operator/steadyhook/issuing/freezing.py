@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from steadyhook import metrics
 from steadyhook.cluster import client, paths
-from steadyhook.core import policy
+from steadyhook.core import facts, issuing, policy
 from steadyhook.pki import secrets
 
 Value = TypeVar("Value")
@@ -37,11 +37,11 @@ async def freeze(
     :class:`client.APIError`.
     """
     names = (wanted.secret_name, wanted.authority_secret_name)
-    is_active, *are_free = await asyncio.gather(
-        urgently(confirm), *(urgently(functools.partial(_is_free, cluster, wanted, name)) for name in names))
+    is_active, *found = await asyncio.gather(
+        urgently(confirm), *(urgently(functools.partial(_look, cluster, wanted, name)) for name in names))
     if not is_active:
         return None
-    free = tuple(name for name, is_free in zip(names, are_free, strict=True) if is_free)
+    free = tuple(item.name for item in issuing.to_freeze(item for item in found if isinstance(item, facts.Secret)))
     await asyncio.gather(*(urgently(functools.partial(_freeze, cluster, wanted, name)) for name in free))
     return free
 
@@ -59,9 +59,13 @@ async def urgently(ask: Ask[Value]) -> Value:
         await asyncio.sleep(random.uniform(0.02, 0.2))
 
 
-async def _is_free(cluster: client.Cluster, wanted: policy.Policy, name: str) -> bool:
+async def _look(cluster: client.Cluster, wanted: policy.Policy, name: str) -> facts.Secret | None:
     found = await cluster.find_metadata(paths.secret(wanted.namespace, name), seconds=TRY_SECONDS)
-    return found is not None and (found["metadata"].get("annotations") or {}).get(secrets.STATIC) != "true"
+    if found is None:
+        return None
+    metadata = found["metadata"]
+    return facts.Secret(name=name, uid=metadata["uid"], resource_version=metadata["resourceVersion"],
+                        static=(metadata.get("annotations") or {}).get(secrets.STATIC) == "true")
 
 
 async def _freeze(cluster: client.Cluster, wanted: policy.Policy, name: str) -> None:

@@ -169,7 +169,8 @@ class Reconciler:
     # ---- the loop ----
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; the first look is at once, also after an end."""
+        self._due = time.monotonic()
         while True:
             await self._sleep_until_due()
             pause = await self._pass()
