@@ -222,7 +222,9 @@ class Issuer:
             if observation is None:
                 switched = None
                 continue
-            seen = self.memory.note(observation.seen, self.world.monotonic(self.machine))
+            seen = observation.seen
+            if switched is None:
+                seen = self.memory.note(seen, self.world.monotonic(self.machine))
             now = self.world.utc(self.machine)
             decision = self._keys.put_off(
                 issuing.decide(seen, wanted, now), clock=self.world.monotonic(self.machine), now=now)
@@ -237,7 +239,8 @@ class Issuer:
                 if not (yield from self._confirm()):
                     return seen, decision
                 yield from self._carry_out(action, wanted, observation)
-            switched = observation if isinstance(decision.actions[-1], steps.Switch) else None
+            switched = dataclasses.replace(observation, seen=seen) if isinstance(
+                decision.actions[-1], steps.Switch) else None
         if self.world.checker is not None:
             self.world.checker.unsettled(self, decision)
         yield RESYNC_SECONDS

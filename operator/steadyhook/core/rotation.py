@@ -107,7 +107,8 @@ def phase(seen: facts.Seen) -> reasons.Reason:
         return reasons.Reason.NOT_ROTATING
     if not has_switched(seen):
         return reasons.Reason.DISTRIBUTING
-    return reasons.Reason.ACKNOWLEDGING if unacknowledged(seen) else reasons.Reason.RETIRING
+    waiting = unacknowledged(seen) or not is_by_successor(seen)
+    return reasons.Reason.ACKNOWLEDGING if waiting else reasons.Reason.RETIRING
 
 
 def progress(seen: facts.Seen) -> str:

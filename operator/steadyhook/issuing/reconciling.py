@@ -374,14 +374,15 @@ class Reconciler:
         self, manifest: client.Manifest, wanted: policy.Policy
     ) -> tuple[facts.Seen, issuing.Decision]:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
-        switched: observing.Observation | None = None
+        switched: observing.Observation | None = None  # what a Switch was decided from, right after it
         for _ in range(STEPS):
             observation = await self._observe(manifest, wanted) if switched is None else (
                 await observing.observe_switched(self._cluster, wanted, switched))
             if observation is None:
                 switched = None
                 continue
-            seen = self._memory.note(observation.seen, time.monotonic())
+            # Of a look at two Secrets nothing is remembered: who serves what was not seen by it.
+            seen = self._memory.note(observation.seen, time.monotonic()) if switched is None else observation.seen
             decision = self._keys.put_off(issuing.decide(seen, wanted, _now()), clock=time.monotonic(), now=_now())
             if switched is not None and not _is_a_leaf(decision):
                 switched = None  # anything else needs a look at everything
@@ -396,7 +397,8 @@ class Reconciler:
                 await self._carry_out(manifest, action, wanted, observation)
             logger.info("%s: %s", decision.reason, decision.message)
             self._unposted.append((decision.reason, decision.message))
-            switched = observation if isinstance(decision.actions[-1], steps.Switch) else None
+            switched = dataclasses.replace(observation, seen=seen) if isinstance(
+                decision.actions[-1], steps.Switch) else None
             if switched is None:  # between the CA Secret and the leaf nothing is to be waited for
                 await self._post_all(manifest)
         raise Unsettled(f"{STEPS} steps have not brought WebhookCertificate {wanted.namespace}/{wanted.name} to rest;"
