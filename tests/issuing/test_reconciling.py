@@ -250,6 +250,37 @@ def test_the_pauses_grow_when_a_permission_is_missing_and_wakes_do_not_shorten_t
     assert all(150.0 <= item <= 300.0 for item in pauses[7:])
 
 
+def test_changes_without_end_are_answered_by_few_looks() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*fakes.of_our_own())
+        async with issued(cluster) as work:
+            cluster.requests.clear()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            for number in range(500):
+                work.changed("Secret", "hook-tls", f"foreign-{number}")
+                await asyncio.sleep(0.002)
+            looks = cluster.requests.count(("GET", CERTIFICATE))
+            assert 1 < looks <= pacing.LOOKS_AT_ONCE + 1 + (loop.time() - began) / pacing.LOOK_SECONDS
+
+    asyncio.run(scenario())
+
+
+def test_a_certificate_that_cannot_even_be_parsed_is_looked_at_and_told() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        path, manifest = fakes.certificate(service={"no": "name"})
+        work = reconciler(cluster)
+        async with fakes.running(work.run) as task:
+            await fakes.until(lambda: work.woken_unserved_seconds() == 0.0)
+            work.see(cluster.put(path, manifest))
+            await fakes.until(lambda: work._failures.count >= 1)
+            assert not task.done()
+
+    asyncio.run(scenario())
+
+
 def test_a_pass_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciling, "PASS_SECONDS", 0.05)
     monkeypatch.setattr(reconciling, "_TOO_LONG", quick(reconciling._TOO_LONG))

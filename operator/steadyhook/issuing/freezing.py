@@ -53,9 +53,12 @@ async def urgently(ask: Ask[Value]) -> Value:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await ask()
-        except (client.Unreachable, TimeoutError):
+        except client.Unreachable:
             if asyncio.get_running_loop().time() > until:
                 raise
+        except TimeoutError as error:
+            if asyncio.get_running_loop().time() > until:
+                raise client.Unreachable(method="GET", path="what is urgent", status=0, message="no answer") from error
         await asyncio.sleep(random.uniform(0.02, 0.2))
 
 

@@ -19,6 +19,9 @@ KEYS_AT_ONCE, KEY_SECONDS = 20, 30.0
 REQUESTS_AT_ONCE, REQUEST_SECONDS = 4, 60.0
 """The same for leaves that only an annotation asks for."""
 
+LOOKS_AT_ONCE, LOOK_SECONDS = 10, 1.0
+"""So many changes of what belongs to a certificate are looked at one by one, and then one look a second is for all."""
+
 TURNS = 8
 TURNS_OF_A_NAMESPACE = 2
 URGENT_AT_ONCE = 16
@@ -40,7 +43,7 @@ class Bucket:
         return max(0.0, (1.0 - self._level(now)) * self._seconds)
 
     def take(self, now: float) -> None:
-        """Take a token, which there has to be."""
+        """Take a token; without one it is owed."""
         self._tokens, self._at = self._level(now) - 1.0, now
 
     def _level(self, now: float) -> float:

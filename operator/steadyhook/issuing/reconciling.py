@@ -126,6 +126,7 @@ class Reconciler:
         self._calls = calls if calls is not None else observing.Calls()
         self._keys = pacing.Keys()
         self._failures = pacing.Failures()
+        self._looks = pacing.Bucket(pacing.LOOKS_AT_ONCE, pacing.LOOK_SECONDS)
         self._mark: marks.Mark | None = None
         self._urgent: policy.Policy | None = None
         self._versions: dict[Key, str | None] = {}  # of what the last look has seen
@@ -248,17 +249,17 @@ class Reconciler:
         if mark == self._mark:
             return
         self._mark = mark
-        self._urgent = self._urgency(manifest) if manifest is not None else None
         self._failures.count = 0
         self._not_before = 0.0
         self._hasten(0.0)
+        self._urgent = self._urgency(manifest) if manifest is not None else None
 
     def _urgency(self, manifest: client.Manifest) -> policy.Policy | None:
         """The policy of a certificate whose Secrets others may be fighting over."""
         try:
             wanted = self._parse(manifest)
-        except policy.InvalidSpec:
-            return None  # it is refused in a moment
+        except Exception:
+            return None  # the look that comes says what is wrong with it
         return wanted if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER else None
 
     def _note_change(self, key: Key, version: str | None) -> None:
@@ -282,17 +283,23 @@ class Reconciler:
         self._told.clear()
 
     async def _sleep_until_due(self) -> None:
-        while (pause := max(self._due, self._not_before) - time.monotonic()) > 0:
+        while (pause := self._seconds_until_due()) > 0:
             self._woken.clear()
             try:
                 async with asyncio.timeout(min(pause, CONTENDED_SECONDS) if self._contended else pause):
                     await self._woken.wait()
             except TimeoutError:
                 if await self._contended_has_changed():
-                    break
+                    self._hasten(0.0)
         if self._unserved_since is None:
             self._unserved_since = time.monotonic()
         self._due = float("inf")
+        self._looks.take(time.monotonic())
+
+    def _seconds_until_due(self) -> float:
+        """Whoever changes something again and again is answered once for many changes."""
+        now = time.monotonic()
+        return max(self._due - now, self._not_before - now, self._looks.wait_seconds(now))
 
     async def _contended_has_changed(self) -> bool:
         """Whether others have written the CA Secret, which is not watched, since the last look."""

@@ -224,6 +224,7 @@ class Roster:
         """Start what has appeared, end what has gone."""
         self._update_due = None
         wanted = {(item.namespace, item.certificate): item for item in targets(self._manifests.values())}
+        others = {namespace for namespace, _ in wanted.keys() ^ self._entries.keys()}
         for name in [name for name, entry in self._entries.items() if wanted.get(name) != entry.target]:
             for task in self._entries.pop(name).tasks.values():
                 task.cancel()
@@ -231,6 +232,8 @@ class Roster:
             if name not in self._entries:
                 self._entries[name] = self._start(target)
             self._see(name)
+            if name[0] in others and _is_ours(self._entries[name]):
+                self._entries[name].reconciler.wake()  # a configuration may ask for one that is, or is no more
         needed = {namespace for (namespace, _), entry in self._entries.items() if _is_ours(entry)}
         for namespace in self._nodes.keys() - needed:
             self._nodes.pop(namespace)[1].cancel()
