@@ -40,6 +40,7 @@ STEPS = 12
 PASS_SECONDS = 180.0
 """How long one pass may take, whatever it waits for."""
 TELL_SECONDS = 30.0
+LONGEST_ALONE_SECONDS = 15.0
 
 Confirm = collections.abc.Callable[[], collections.abc.Awaitable[bool]]
 """Whether this instance is the active one, by a fresh read."""
@@ -238,7 +239,9 @@ class Reconciler:
 
     def _longest_seconds(self, failure: _Failure) -> float:
         """The only certificate of a process costs little, and what it lacks may be applied at any moment."""
-        return failure.longest_seconds if self._turns is not None else min(failure.longest_seconds, RESYNC_SECONDS)
+        if self._turns is not None:
+            return failure.longest_seconds
+        return max(failure.first_seconds, min(failure.longest_seconds, LONGEST_ALONE_SECONDS))
 
     def _hasten(self, delay: float) -> None:
         self._due = min(self._due, time.monotonic() + delay)
