@@ -1,5 +1,6 @@
 """The loop of one certificate: what it asks for and when, and that nothing ends it or makes it spin."""
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -250,6 +251,33 @@ def test_the_pauses_grow_when_a_permission_is_missing_and_wakes_do_not_shorten_t
     assert all(150.0 <= item <= 300.0 for item in pauses[7:])
 
 
+def test_of_two_secrets_that_are_forbidden_always_the_same_one_is_told() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        delays = itertools.cycle([0.0, 0.02, 0.02, 0.0])
+
+        async def fail(method: str, path: str) -> None:
+            if "/secrets/" in path:
+                await asyncio.sleep(next(delays))
+                raise client.Forbidden(method=method, path=path, status=403, message="no")
+
+        work = reconciler(cluster, manifest=cluster.put(*fakes.certificate()))
+        await asyncio.sleep(0)
+        cluster.fail = fail
+        told = set()
+        async with fakes.running(work.run):
+            for count in (1, 2, 3):
+                await fakes.until(lambda count=count: work._failures.count == count and work._not_before > 0)
+                await fakes.until(lambda: "Degraded" in fakes.conditions(cluster, CERTIFICATE))
+                told.add(fakes.conditions(cluster, CERTIFICATE)["Degraded"]["message"])
+                work._not_before = 0.0
+                work.wake()
+                await fakes.until(lambda count=count: work._failures.count > count)
+        assert len(told) == 1
+
+    asyncio.run(scenario())
+
+
 def test_changes_without_end_are_answered_by_few_looks() -> None:
     async def scenario() -> None:
         cluster = fakes.Cluster()
@@ -308,10 +336,6 @@ def test_what_the_last_look_has_seen_is_no_news() -> None:
         cluster = fakes.Cluster()
         cluster.put(*fakes.of_our_own())
         async with issued(cluster) as work:
-            asked = len(cluster.requests)
-            work.see(cluster.objects[CERTIFICATE])  # the first sight of it is news
-            await fakes.until(lambda: len(cluster.requests) > asked)
-            await fakes.until(lambda: work.woken_unserved_seconds() == 0.0)
             asked = len(cluster.requests)
             work.see(cluster.objects[CERTIFICATE])  # its status has changed
             for name, path in (("hook-tls", LEAF), ("hook-tls-ca", AUTHORITY)):

@@ -38,7 +38,11 @@ async def freeze(
     """
     names = (wanted.secret_name, wanted.authority_secret_name)
     is_active, *found = await asyncio.gather(
-        urgently(confirm), *(urgently(functools.partial(_look, cluster, wanted, name)) for name in names))
+        urgently(confirm), *(urgently(functools.partial(_look, cluster, wanted, name)) for name in names),
+        return_exceptions=True)
+    for problem in (is_active, *found):
+        if isinstance(problem, BaseException):
+            raise problem  # of two always the same one, so that a condition does not flap
     if not is_active:
         return None
     free = tuple(item.name for item in issuing.to_freeze(item for item in found if isinstance(item, facts.Secret)))

@@ -102,12 +102,14 @@ class Reconciler:
     """
     To be run by the event loop in which it was made; :meth:`wake`, :meth:`see`, :meth:`changed` from any thread.
 
+    ``manifest``: the WebhookCertificate, if it was seen already.
     For one of many certificates: ``calls`` is what all share, ``turns`` whose turn it is. ``on_look`` is told each time
     that everything could be read; ``is_watched`` says whether whatever may change is watched.
     """
 
     def __init__(
         self, *, cluster: client.Cluster, settings: Settings, target: Target, confirm: Confirm,
+        manifest: client.Manifest | None = None,
         calls: observing.Calls | None = None, turns: pacing.Turns | None = None,
         on_look: collections.abc.Callable[[policy.Policy], None] = lambda wanted: None,
         is_watched: collections.abc.Callable[[], bool] = lambda: False,
@@ -141,6 +143,7 @@ class Reconciler:
         self._unserved_since: float | None = None
         self.completed_at: datetime.datetime | None = None
         """When the last pass was completed, by UTC; None if none was."""
+        self._note_certificate(manifest)
 
     # ---- from any thread ----
 
@@ -251,11 +254,16 @@ class Reconciler:
         mark = marks.mark(manifest) if manifest is not None else None
         if mark == self._mark:
             return
-        self._mark = mark
-        self._failures.count = 0
+        self._take_up(mark, manifest)
         self._not_before = 0.0
         self._hasten(0.0)
-        self._urgent = self._urgency(manifest) if manifest is not None else None
+
+    def _take_up(self, mark: marks.Mark | None, manifest: client.Manifest | None) -> None:
+        """What a watch or a look has found to be new: a look that has seen it is not told of it once more."""
+        if mark != self._mark:
+            self._mark = mark
+            self._failures.count = 0
+            self._urgent = self._urgency(manifest) if manifest is not None else None
 
     def _urgency(self, manifest: client.Manifest) -> policy.Policy | None:
         """The policy of a certificate whose Secrets others may be fighting over."""
@@ -324,12 +332,14 @@ class Reconciler:
             self._say_absent()
             return RESYNC_SECONDS
         self._absent = False
+        was_urgent = self._urgent is not None
+        self._take_up(marks.mark(manifest), manifest)
         try:
             wanted = self._parse(manifest)
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
             return RESYNC_SECONDS
-        if self._urgent is None and wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:
+        if self._urgent is not None and not was_urgent:
             await self._freeze(wanted)
         seen, decision = await self._take_steps(manifest, wanted)
         self._on_look(wanted)

@@ -281,9 +281,9 @@ class Roster:
 
     def _start(self, target: reconciling.Target) -> _Entry:
         reconciler = reconciling.Reconciler(
-            cluster=self._cluster, settings=self._settings, target=target, confirm=self._confirm, calls=self._calls,
-            turns=self._turns, on_look=lambda wanted: self._watch(target, wanted),
-            is_watched=lambda: self._is_watched(target))
+            cluster=self._cluster, settings=self._settings, target=target, confirm=self._confirm,
+            manifest=self._manifests[target.namespace, target.certificate], calls=self._calls, turns=self._turns,
+            on_look=lambda wanted: self._watch(target, wanted), is_watched=lambda: self._is_watched(target))
         task = asyncio.create_task(supervision.keep("issuing of one certificate", reconciler.run),
                                    name=f"{target.namespace}/{target.certificate}")
         return _Entry(target=target, reconciler=reconciler, tasks={("", ""): task})
