@@ -46,6 +46,19 @@ def test_what_is_put_off_says_why_and_until_when() -> None:
     assert keys.put_off(leaf(reasons.Reason.EXPIRED), clock=10.0, now=NOW).actions  # a repair is not held up by it
 
 
+def test_a_switch_waits_for_the_key_of_the_leaf_that_follows_it_and_takes_none() -> None:
+    secret = facts.Secret(name="ca", uid="1", resource_version="1")
+    switch = steps.Switch(authority=facts.Authority(secret=secret, certificate=CA, successor=CA), bundle=(CA,))
+    decision = issuing.Decision(actions=(switch,), reason=reasons.Reason.SWITCHING, message="it signs from now on")
+    keys = pacing.Keys()
+    for _ in range(pacing.KEYS_AT_ONCE):
+        assert keys.put_off(decision, clock=0.0, now=NOW).actions
+        keys.note(switch, clock=0.0)
+        keys.note(leaf(reasons.Reason.SWITCHING).actions[0], clock=0.0)
+    assert keys.put_off(decision, clock=0.0, now=NOW).reason is reasons.Reason.PUT_OFF
+    assert keys.put_off(decision, clock=pacing.KEY_SECONDS, now=NOW).actions
+
+
 def test_few_have_a_turn_and_fewer_of_one_namespace() -> None:
     async def scenario() -> None:
         turns, running, most = pacing.Turns(), {"a": 0, "b": 0}, {"a": 0, "b": 0, "all": 0}

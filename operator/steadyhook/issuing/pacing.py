@@ -60,8 +60,8 @@ class Keys:
 
     def put_off(self, decision: issuing.Decision, *, clock: float, now: datetime.datetime) -> issuing.Decision:
         """The decision, or to wait if it would make one key too many. ``clock``: monotonic; ``now``: UTC."""
-        wait_seconds = max((bucket.wait_seconds(clock) for action in decision.actions for bucket in self._of(action)),
-                           default=0.0)
+        buckets = [bucket for action in decision.actions for bucket in self._needs(action)]
+        wait_seconds = max((bucket.wait_seconds(clock) for bucket in buckets), default=0.0)
         if wait_seconds <= 0:
             return decision
         until = now + datetime.timedelta(seconds=wait_seconds)
@@ -74,6 +74,10 @@ class Keys:
         """The action is about to be carried out."""
         for bucket in self._of(action):
             bucket.take(clock)
+
+    def _needs(self, action: steps.Step) -> tuple[Bucket, ...]:
+        """Right after a switch a leaf has to be issued: it is put off before that, and not between the two."""
+        return (self._all,) if isinstance(action, steps.Switch) else self._of(action)
 
     def _of(self, action: steps.Step) -> tuple[Bucket, ...]:
         match action:

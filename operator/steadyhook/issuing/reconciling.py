@@ -374,7 +374,7 @@ class Reconciler:
             self._frozen_at = time.monotonic()
             message = "listeners shall leave alone " + " and ".join(f"Secret {name}" for name in frozen)
             logger.info("%s: %s", reasons.Reason.FREEZING, message)
-            self._unposted.append((reasons.Reason.FREEZING, message))  # an Event can wait
+            self._unposted = [(reasons.Reason.FREEZING, message)]  # an Event can wait
         return frozen is not None
 
     def _check_secret_name(self, wanted: policy.Policy) -> None:
