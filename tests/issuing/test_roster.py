@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from issuing import fakes
 from steadyhook.cluster import client, observing, paths
-from steadyhook.issuing import roster
+from steadyhook.issuing import reconciling, roster
 
 SECOND = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:00:01Z"
@@ -124,6 +126,32 @@ def test_one_change_wakes_one_of_many_and_a_status_nobody() -> None:
             await fakes.until(running.looked_at)
             await asyncio.sleep(0.3)
             assert running.looked_at() == {"hook-9"}
+
+    asyncio.run(scenario())
+
+
+def test_once_everything_is_watched_nothing_is_asked_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RESYNC_SECONDS", "CONTENDED_SECONDS", "FREEZE_CHECK_SECONDS"):
+        monkeypatch.setattr(reconciling, name, 0.2)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*fakes.certificate())
+        path, manifest = fakes.certificate("other", secretName="hook-tls")  # of which the Secret is another one's
+        cluster.put(path, manifest)
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, fakes.certificate()[0]), seconds=30)
+            await fakes.until(lambda: fakes.conditions(cluster, path))
+            await running.rest()
+            await asyncio.sleep(1.0)
+            assert cluster.requests == []
+            cluster.fail = unanswered
+            cluster.end_watches()  # nobody tells any more what changes: then it is looked at
+            await fakes.until(lambda: running.looked_at() >= {"hook"})
+
+    async def unanswered(method: str, path: str) -> None:
+        if method == "WATCH":
+            raise client.Unreachable(method=method, path=path, status=0, message="gone")
 
     asyncio.run(scenario())
 

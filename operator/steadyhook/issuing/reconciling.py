@@ -123,7 +123,9 @@ class Reconciler:
         self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
-        self._due = time.monotonic()
+        self._due = self._looked_at = time.monotonic()
+        self._jitter = 1.0
+        self._is_resting = False
         self._not_before = 0.0
         self._memory = memory.Memory()
         self._calls = calls if calls is not None else observing.Calls()
@@ -179,7 +181,8 @@ class Reconciler:
         while True:
             await self._sleep_until_due()
             pause = await self._pass()
-            self._hasten(pause * random.uniform(0.8, 1.0))
+            self._looked_at = time.monotonic()
+            self._hasten(pause * self._jitter)
 
     async def _pass(self) -> float:
         """Look once, with what follows from it; returns after how many seconds to look again. Never raises."""
@@ -220,7 +223,12 @@ class Reconciler:
 
     def _stand_by(self) -> float:
         self._memory.forget_waits()
-        return RESYNC_SECONDS
+        return self._rest()
+
+    def _rest(self) -> float:
+        """Only the certificate itself, or the election, can change anything: of many both are always watched."""
+        self._is_resting = self._turns is not None
+        return float("inf")
 
     def _complete(self) -> None:
         self._completed = time.monotonic()
@@ -296,25 +304,27 @@ class Reconciler:
     async def _sleep_until_due(self) -> None:
         while (pause := self._seconds_until_due()) > 0:
             self._woken.clear()
+            polled = self._contended is not None and not self._is_watched()
             try:
-                async with asyncio.timeout(min(pause, CONTENDED_SECONDS) if self._contended else pause):
+                async with asyncio.timeout(min(pause, CONTENDED_SECONDS if polled else RESYNC_SECONDS)):
                     await self._woken.wait()
             except TimeoutError:
                 if await self._contended_has_changed():
                     self._hasten(0.0)
         if self._unserved_since is None:
             self._unserved_since = time.monotonic()
-        self._due = float("inf")
+        self._due, self._jitter, self._is_resting = float("inf"), random.uniform(0.8, 1.0), False
         self._looks.take(time.monotonic())
 
     def _seconds_until_due(self) -> float:
         """Whoever changes something again and again is answered once for many changes."""
         now = time.monotonic()
-        return max(self._due - now, self._not_before - now, self._looks.wait_seconds(now))
+        due = min(self._due, self._looked_at + self._resync_seconds() * self._jitter)
+        return max(due - now, self._not_before - now, self._looks.wait_seconds(now))
 
     async def _contended_has_changed(self) -> bool:
         """Whether others have written the CA Secret, which is not watched, since the last look."""
-        if self._contended is None:
+        if self._contended is None or self._is_watched():
             return False
         path, version = self._contended
         try:
@@ -330,7 +340,7 @@ class Reconciler:
         manifest = await self._cluster.find(paths.certificate(self._target.namespace, self._target.certificate))
         if manifest is None:
             self._say_absent()
-            return RESYNC_SECONDS
+            return self._rest()
         self._absent = False
         was_urgent = self._urgent is not None
         self._take_up(marks.mark(manifest), manifest)
@@ -338,7 +348,7 @@ class Reconciler:
             wanted = self._parse(manifest)
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
-            return RESYNC_SECONDS
+            return self._rest()
         if self._urgent is not None and not was_urgent:
             await self._freeze(wanted)
         seen, decision = await self._take_steps(manifest, wanted)
@@ -348,17 +358,21 @@ class Reconciler:
         return self._pause(seen, wanted, decision)
 
     def _pause(self, seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision) -> float:
-        is_watched = self._is_watched()
-        if wanted.compatibility is not None and not is_watched:
+        """Until something is due by the clock; the rest is :meth:`_resync_seconds`."""
+        if wanted.compatibility is not None:
             self._contended = (paths.secret(wanted.namespace, wanted.authority_secret_name),
                                seen.authority.secret.resource_version if seen.authority is not None else None)
-        clock = time.monotonic()
-        in_doubt = clock - self._frozen_at < FREEZE_DOUBT_SECONDS and not is_watched
-        longest = WATCHED_RESYNC_SECONDS if is_watched else RESYNC_SECONDS
-        dates = [FREEZE_CHECK_SECONDS if in_doubt else longest, *self._memory.seconds_until_open(clock)]
+        dates = self._memory.seconds_until_open(time.monotonic())
         if decision.wake_at is not None:
             dates.append((decision.wake_at - _now()).total_seconds())
-        return max(0.1, min(dates))
+        return max(0.1, min(dates, default=float("inf")))
+
+    def _resync_seconds(self) -> float:
+        """How long after a look the next one is due, though nothing tells of a change."""
+        if self._is_resting or self._is_watched():
+            return WATCHED_RESYNC_SECONDS
+        in_doubt = time.monotonic() - self._frozen_at < FREEZE_DOUBT_SECONDS
+        return FREEZE_CHECK_SECONDS if in_doubt else RESYNC_SECONDS
 
     def _parse(self, manifest: client.Manifest) -> policy.Policy:
         wanted = policy.parse(
