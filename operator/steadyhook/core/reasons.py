@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
+    LEFT_OUT = "LeftOutOfTheBundle"
     FREEZING = "Freezing"
     INJECTING = "Injecting"
     SETTLING = "Settling"

@@ -77,6 +77,7 @@ class Reconciler:
         self._frozen_at = float("-inf")
         self._contended: tuple[str, str | None] | None = None
         self._announced: reasons.Reason | None = None
+        self._left_out: str | None = None
         self._absent = False
 
     def wake(self, delay: float = 0.0) -> None:
@@ -324,7 +325,10 @@ class Reconciler:
             await self._post(manifest, events.WARNING, now["reason"], now["message"])
 
     async def _announce(self, manifest: client.Manifest, seen: facts.Seen, decision: issuing.Decision) -> None:
-        """An Event for each phase of a rotation that is waited in."""
+        """An Event for each phase of a rotation that is waited in, and for what is not trusted though it is there."""
+        if decision.left_out is not None and decision.left_out != self._left_out:
+            await self._post(manifest, events.WARNING, reasons.Reason.LEFT_OUT, decision.left_out)
+        self._left_out = decision.left_out
         before, self._announced = self._announced, decision.reason
         if decision.reason is before or rotation.phase(seen) is reasons.Reason.NOT_ROTATING:
             return
