@@ -8,7 +8,7 @@ import yaml
 
 from core import builders
 from steadyhook.cluster import paths
-from steadyhook.core import bounds, conditions, election, facts, policy, rotation, serving
+from steadyhook.core import bounds, conditions, election, facts, issuing, policy, rotation, serving
 
 Manifest = dict[str, Any]
 
@@ -93,4 +93,5 @@ def test_no_message_and_no_list_of_the_code_is_longer_than_is_allowed() -> None:
         assert node["maxLength"] >= bounds.MESSAGE_CHARACTERS
     assert certificates[".status.configurations"]["maxItems"] == bounds.CONFIGURATIONS
     assert certificates[".status.retiredCAs"]["maxItems"] == bounds.RETIRED
+    assert certificates[".status.trustedCAs"]["maxItems"] == issuing.BUNDLE_LIMIT
     assert certificates[".spec.secretName"]["maxLength"] == policy.LONGEST_SECRET_NAME

@@ -69,16 +69,6 @@ def create_authority(cluster: client.Cluster, **changes: Any) -> None:
     asyncio.run(applying.apply(cluster, action, builders.wanted(), pairs={}, now=datetime.datetime.now(datetime.UTC)))
 
 
-@pytest.mark.parametrize("recreate", [True, False])
-def test_a_secret_of_somebody_else_is_neither_written_over_nor_deleted(recreate: bool) -> None:
-    cluster = Writable()
-    with pytest.raises(client.Rejected, match="somebody else's Secret"):
-        create_authority(cluster, ours=False, recreate=recreate)
-    assert cluster.writes == []
-    create_authority(cluster, recreate=recreate)
-    assert cluster.writes == (["delete", "create"] if recreate else ["merge"])
-
-
 def test_a_secret_that_does_not_go_is_told_and_is_no_lost_race() -> None:
     left = {"metadata": {"uid": "uid-tls-ca", "finalizers": ["example.io/keep"], "deletionTimestamp": "now"}}
     with pytest.raises(client.Rejected, match=r"example\.io/keep"):

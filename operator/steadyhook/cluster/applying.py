@@ -123,9 +123,6 @@ async def _write_secret(
 ) -> None:
     """Content and marks together. A Secret's type cannot be changed: one of a wrong type makes room first."""
     path = paths.secret(wanted.namespace, name)
-    if replaces is not None and not replaces.ours:  # never decided; what is lost here nobody could bring back
-        raise client.Rejected(method="PATCH", path=path, status=0, message="somebody else's Secret is not written over;"
-                              " name another one in the WebhookCertificate, or delete this one yourself")
     if replaces is not None and not replaces.recreate:
         await _update_secret(cluster, wanted, replaces, {"metadata": {"annotations": annotations}, "data": data})
         return
