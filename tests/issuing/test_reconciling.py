@@ -295,10 +295,14 @@ def test_changes_without_end_are_answered_by_few_looks() -> None:
     asyncio.run(scenario())
 
 
-def test_a_certificate_that_cannot_even_be_parsed_is_looked_at_and_told() -> None:
+def test_a_certificate_that_the_parser_fails_at_is_looked_at_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("a mistake of ours")
+
     async def scenario() -> None:
+        monkeypatch.setattr("steadyhook.core.policy.parse", fail)
         cluster = fakes.Cluster()
-        path, manifest = fakes.certificate(service={"no": "name"})
+        path, manifest = fakes.certificate()
         work = reconciler(cluster)
         async with fakes.running(work.run) as task:
             await fakes.until(lambda: work.woken_unserved_seconds() == 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from issuing import fakes
-from steadyhook.cluster import client, observing, paths
+from steadyhook.cluster import asking, client, paths
 from steadyhook.issuing import reconciling, roster
 
 SECOND = "2026-01-01T00:00:00Z"
@@ -26,7 +26,7 @@ def certificate(
 
 
 def rivals(*manifests: dict[str, Any]) -> dict[str, str | None]:
-    return {item.certificate: item.rival for item in roster.targets(manifests)}
+    return {item.certificate: item.rival.name if item.rival else None for item in roster.targets(manifests)}
 
 
 def test_of_two_for_one_secret_the_older_one_has_it() -> None:
@@ -122,7 +122,7 @@ def test_one_change_wakes_one_of_many_and_a_status_nobody() -> None:
             # A configuration that asks for one by its annotation.
             await running.rest()
             cluster.put(paths.configuration("ValidatingWebhookConfiguration", "it"), {
-                "metadata": {"annotations": {observing.INJECT_FROM: "ns-0/hook-9"}}, "webhooks": []})
+                "metadata": {"annotations": {asking.INJECT_FROM: "ns-0/hook-9"}}, "webhooks": []})
             await fakes.until(running.looked_at)
             await asyncio.sleep(0.3)
             assert running.looked_at() == {"hook-9"}

@@ -207,10 +207,12 @@ class Issuer:
         yield from self._report(certificate, seen, wanted, decision)
         if wanted.compatibility is not None:
             self._contended = int(seen.authority.secret.resource_version) if seen.authority else 0
+        clock = self.world.monotonic(self.machine)
         longest = FREEZE_CHECK_SECONDS if self.world.now - self._frozen_at < FREEZE_DOUBT_SECONDS else RESYNC_SECONDS
-        if decision.wake_at is None:
-            return longest
-        return min(longest, max(0.1, (decision.wake_at - self.world.utc(self.machine)).total_seconds()))
+        dates = [longest, *self.memory.seconds_until_open(clock)]
+        if decision.wake_at is not None:
+            dates.append((decision.wake_at - self.world.utc(self.machine)).total_seconds())
+        return max(0.1, min(dates))
 
     def _take_steps(
         self, certificate: model.Object, wanted: policy.Policy
@@ -271,13 +273,14 @@ class Issuer:
         listed = self.world.store.list(model.CONFIGURATION)
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
-        known = {item["uid"] for item in status.get("configurations", []) if item["state"] in conditions.KNOWN_STATES}
+        known = conditions.known_configurations(status)
         seen = facts.Seen(
             leaf=leaf, authority=authority,
             configurations=tuple(
                 _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
             last_generation=max(status.get("generation", 0), self.memory.last_generation),
-            last_signer=status.get("caFingerprint"), **self._provided(wanted))
+            last_signer=status.get("caFingerprint"), remembered=frozenset(status.get("trustedCAs", ())),
+            retired=tuple(status.get("retiredCAs", ())), **self._provided(wanted))
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
         held = (authority and authority.certificate, authority and authority.successor, seen.provided)
@@ -352,6 +355,7 @@ class Issuer:
         if isinstance(action, steps.InjectBundle) and self.memory.note_injection(
                 action.configuration.uid, action.bundle, self.world.monotonic(self.machine)) is not None:
             self.world.block_views(action.configuration.uid)
+        self.memory.note_repair(action, wanted, self.world.monotonic(self.machine))
 
     def _apply(self, action: steps.Step, wanted: policy.Policy, observation: Observation) -> clockwork.Steps[None]:
         now = self.world.utc(self.machine)
@@ -466,10 +470,13 @@ class Issuer:
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
         entries = [entry for item in self.world.store.list(model.NODE) for entry in item.value]
         done = sum(1 for item in entries if fingerprint and item.get("fingerprint") == fingerprint)
+        unserved_seconds = self.memory.unserved_seconds(
+            self.world.monotonic(self.machine), done=done, total=len(entries))
         previous = certificate.value.status
         status = conditions.status(
             seen=seen, wanted=wanted, decision=decision,
-            acknowledged=conditions.Acknowledged(done=done, total=len(entries)), previous=previous,
+            acknowledged=conditions.Acknowledged(
+                done=done, total=len(entries), unserved_seconds=unserved_seconds), previous=previous,
             observed_generation=certificate.value.generation, now=self.world.utc(self.machine))
         if status == previous or not (yield from self._confirm()):
             return

@@ -216,7 +216,7 @@ def the_bundle_holds_only_the_signer() -> contextlib.AbstractContextManager[Any]
 
 @mutant
 def what_was_retired_comes_back() -> contextlib.AbstractContextManager[Any]:
-    return _actions(lambda item: dataclasses.replace(item, retired=frozenset())
+    return _actions(lambda item: dataclasses.replace(item, retired=())
                     if isinstance(item, steps.Promote) else item)
 
 

@@ -33,8 +33,8 @@ async def apply(
     Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
 
     Raises :class:`client.Conflict` when the world has changed since it was decided: then it has to be observed and
-    decided again, never retried. Raises other kinds of :class:`client.APIError`; for an injection they are not about
-    the object's state: :class:`client.Forbidden` is any refusal of the change itself.
+    decided again, never retried. Raises other kinds of :class:`client.APIError`; an injection that is refused though
+    nothing has changed raises :class:`client.Forbidden` or :class:`client.Rejected`.
     """
     match action:
         case steps.Freeze():
@@ -120,7 +120,7 @@ async def _write_authority(
     """The whole CA Secret each time, so that one that has to be recreated loses nothing."""
     assert signer is not None, "decided without a signer"
     annotations = {
-        secrets.RETIRED: " ".join(sorted(retired)),
+        secrets.RETIRED: " ".join(retired),
         secrets.SWITCHED: successor.certificate.fingerprint if successor is not None and switched else "",
         **_request(request)}
     for_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
@@ -145,18 +145,35 @@ async def _write_secret(
     data: dict[str, str | None], annotations: dict[str, str],
 ) -> None:
     """Content and marks together. A Secret's type cannot be changed: one of a wrong type makes room first."""
+    path = paths.secret(wanted.namespace, name)
     if replaces is not None and not replaces.recreate:
         await _update_secret(cluster, wanted, replaces, {"metadata": {"annotations": annotations}, "data": data})
         return
     if replaces is not None:
-        await cluster.delete(paths.secret(wanted.namespace, name), uid=replaces.uid,
-                             resource_version=replaces.resource_version)
-    await cluster.create(paths.secrets(wanted.namespace), {
-        "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
-        "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
-        "data": {key: value for key, value in data.items() if value is not None},
-    })
+        await cluster.delete(path, uid=replaces.uid, resource_version=replaces.resource_version)
+    try:
+        await cluster.create(paths.secrets(wanted.namespace), {
+            "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
+            "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
+            "data": {key: value for key, value in data.items() if value is not None},
+        })
+    except client.Conflict:
+        if replaces is not None:
+            await _check_that_it_went(cluster, path, replaces)
+        raise
     metrics.WRITES.labels(object="Secret", verb="create").inc()
+
+
+async def _check_that_it_went(cluster: client.Cluster, path: str, deleted: facts.Secret) -> None:
+    """Raises :class:`client.Rejected` for a Secret that is kept by a finalizer: looking again at once helps nobody."""
+    left = await cluster.find(path)
+    if left is None or left["metadata"]["uid"] != deleted.uid:
+        return
+    finalizers = ", ".join(left["metadata"].get("finalizers") or ["none"])
+    raise client.Rejected(
+        method="DELETE", path=path, status=0,
+        message=f"the Secret has to make room for one of the right type and does not go (finalizers: {finalizers});"
+                " take its finalizers away, or let their controller do so")
 
 
 async def _update_secret(
@@ -174,23 +191,47 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
     It tests the resourceVersion and each entry's guard, so that it never writes into an entry that has moved.
     """
     configuration = action.configuration
-    encoded = secrets.write_ca_bundle(action.bundle)
-    operations: list[client.Manifest] = [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
-    for entry in configuration.entries:
-        path, value = entry.guard
-        operations += [{"op": "test", "path": path, "value": value},
-                       {"op": "add", "path": entry.pointer, "value": encoded}]
     path = paths.configuration(configuration.kind, configuration.name)
-    try:
-        written = await cluster.patch(f"{path}?fieldManager={MANAGER}", operations)
-    except (client.Conflict, client.Forbidden, client.Unreachable):
-        raise
-    except client.APIError as error:
-        raise await _explain_refusal(cluster, path, configuration, error) from error
+    written = await _patch(cluster, path, configuration, action.bundle)
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
     if configuration.kind == "CustomResourceDefinition":
         await _disown(cluster, path, written)
+
+
+async def try_injection(
+    cluster: client.Cluster, configuration: facts.Configuration, bundle: collections.abc.Sequence[facts.Certificate],
+) -> client.APIError | None:
+    """
+    Let the API server say whether this very object may be written, without writing it (``dryRun``).
+
+    ``bundle``: what would be written; when there is none yet, the object keeps what it has. Returns the refusal, None
+    if it is accepted: :class:`client.Forbidden` and :class:`client.Rejected` are answers, all else says nothing.
+    """
+    path = paths.configuration(configuration.kind, configuration.name)
+    try:
+        await _patch(cluster, path, configuration, bundle, dry_run=True)
+    except client.APIError as error:
+        return error
+    return None
+
+
+async def _patch(
+    cluster: client.Cluster, path: str, configuration: facts.Configuration,
+    bundle: collections.abc.Sequence[facts.Certificate], *, dry_run: bool = False,
+) -> client.Manifest:
+    operations: list[client.Manifest] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
+    for entry in configuration.entries:
+        guarded, value = entry.guard
+        operations.append({"op": "test", "path": guarded, "value": value})
+        if bundle:
+            operations.append({"op": "add", "path": entry.pointer, "value": secrets.write_ca_bundle(bundle)})
+    try:
+        return await cluster.patch(f"{path}?fieldManager={MANAGER}" + ("&dryRun=All" if dry_run else ""), operations)
+    except (client.Conflict, client.Forbidden, client.Rejected, client.NotFound, client.Unreachable):
+        raise
+    except client.APIError as error:
+        raise await _explain_refusal(cluster, path, configuration, error) from error
 
 
 async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) -> None:
@@ -218,5 +259,5 @@ async def _explain_refusal(
     """A test of the patch that failed, or an object that is refused as it would be, are both 422: look which it was."""
     current = await cluster.find(path)
     unchanged = current is not None and current["metadata"]["resourceVersion"] == configuration.resource_version
-    kind = client.Forbidden if unchanged else client.Conflict
+    kind = client.Rejected if unchanged else client.Conflict
     return kind(method=error.method, path=error.path, status=error.status, message=error.message)

@@ -2,6 +2,7 @@
 import collections.abc
 import contextlib
 import json
+import re
 import types
 from typing import Any, Self
 
@@ -44,8 +45,16 @@ class Forbidden(APIError):
     """403: a permission is missing."""
 
 
+class Rejected(APIError):
+    """Permitted, but refused by admission: a policy or a webhook of somebody's, a quota, a Pod Security Standard."""
+
+
 class Invalid(APIError):
     """422: the object, or a test in a JSON patch, was refused."""
+
+
+class Malformed(APIError):
+    """No request was sent: a name cannot be a segment of a path, and would lead to another object."""
 
 
 class Unreachable(APIError):
@@ -194,6 +203,7 @@ def _manifest(method: str, path: str, status: int, text: bytes) -> Manifest:
     return manifest
 
 
+_UNAUTHORIZED = re.compile(r'User "[^"]*" cannot ')
 _ERRORS: dict[int, type[APIError]] = {
     401: Unreachable, 403: Forbidden, 404: NotFound, 409: Conflict, 422: Invalid, 429: Unreachable,
 }
@@ -205,4 +215,17 @@ def _error(method: str, path: str, status: int, text: bytes) -> APIError:
     except (ValueError, AttributeError):
         message = text[:200].decode("utf-8", "replace")
     kind = _ERRORS.get(status, Unreachable if status >= 500 else APIError)
+    if 400 <= status < 500 and _is_by_admission(status, message):
+        kind = Rejected
     return kind(method=method, path=path, status=status, message=message)
+
+
+def _is_by_admission(status: int, message: str) -> bool:
+    """
+    Whether it was permitted and refused all the same, as far as the text tells: nothing else in the answer does.
+
+    Authorization says ``User "..." cannot get resource ...``, a policy ``denied request``, a webhook ``denied the
+    request``; what is built in (quotas, Pod Security) answers 403 in words of its own.
+    """
+    denied = "denied request" in message or "denied the request" in message
+    return denied or (status == 403 and not _UNAUTHORIZED.search(message))

@@ -3,30 +3,32 @@ import asyncio
 import collections.abc
 import dataclasses
 import datetime
+import logging
 import random
 
-from steadyhook.cluster import client, paths, servers, sharing
-from steadyhook.core import conditions, facts, policy, reasons, rotation
+from steadyhook.cluster import asking, client, paths, servers, sharing
+from steadyhook.core import facts, policy, proofs, reasons, rivals, rotation
 from steadyhook.pki import certificates, entries, secrets
 
-INJECT_FROM = "steadyhook.io/inject-ca-from"
+logger = logging.getLogger(__name__)
+
 READS_AT_ONCE = 8  # of configurations that have changed
 READ_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The facts, the CA Secret's key pairs, which go nowhere but into writes, and where the servers are."""
+    """The facts, the CA Secret's key pairs, which go nowhere but into writes, and where each server listens."""
 
     seen: facts.Seen
     pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair] = dataclasses.field(repr=False)
-    addresses: collections.abc.Mapping[str, servers.Address] = dataclasses.field(default_factory=dict)
+    listeners: collections.abc.Mapping[str, tuple[proofs.Listener, ...]] = dataclasses.field(default_factory=dict)
 
 
 async def observe(
     cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
     states: collections.abc.Mapping[str, facts.ConfigurationState],
-    last_generation: int, calls: "Calls",
+    last_generation: int, calls: "Calls", asked: asking.Asking,
 ) -> Observation:
     """
     See everything about one certificate, by reads that bypass every cache and begin after this was called.
@@ -43,29 +45,55 @@ async def observe(
                              by_listener=by_listener) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
-    configurations: tuple[facts.Configuration, ...]
-    strays: tuple[str, ...] = ()
     if by_listener:
-        configurations = await calls.find(cluster, wanted.services)
+        found = asking.Found(configurations=await calls.find(cluster, wanted.services))
+        callers = calls.trusting(authority.bundle if authority is not None else ())
     else:
-        configurations, strays = await _configurations(cluster, manifest, wanted, states=states, calls=calls)
+        found = await asked.find(cluster, manifest, wanted, states=states,
+                                 listing=lambda kind: calls.listed(cluster, kind))
+        callers = found.configurations
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,
         provided_defect=provided if isinstance(provided, facts.Defect) else None,
         authority=authority,
-        configurations=configurations,
-        strays=strays,
-        last_generation=max(status.get("generation", 0), last_generation),
+        configurations=found.configurations,
+        strays=found.strays,
+        lost_callers=asking.lost_callers(callers, wanted),
+        last_generation=max(status.get("generation") or 0, last_generation),
         last_signer=status.get("caFingerprint"),
+        remembered=frozenset(status.get("trustedCAs") or ()),
+        retired=tuple(status.get("retiredCAs") or ()),
     )
     pairs = {**provided_pairs, **(secrets.signing_pairs(authority_manifest) if authority_manifest else {})}
     if not rotation.has_switched(seen):
         return Observation(seen=seen, pairs=pairs)
-    found = await servers.find(cluster, wanted)
+    try:
+        serving = await servers.find(cluster, wanted, found.configurations)
+    except client.APIError as error:
+        return Observation(seen=dataclasses.replace(seen, servers_defect=_unknown(wanted, error)), pairs=pairs)
     return Observation(
-        seen=dataclasses.replace(seen, servers=tuple(item.server for item in found)), pairs=pairs,
-        addresses={item.server.pod_uid: item.address for item in found if item.address is not None})
+        seen=dataclasses.replace(seen, servers=serving.servers, foreign_entries=serving.foreign_entries), pairs=pairs,
+        listeners=serving.listeners)
+
+
+async def find_rival(cluster: client.Cluster, namespace: str, name: str) -> rivals.Rival | None:
+    """The older WebhookCertificate that has a Secret of this one, if there is one. Raises :class:`client.APIError`."""
+    return rivals.find((await cluster.get(paths.certificates(namespace)))["items"]).get((namespace, name))
+
+
+def _unknown(wanted: policy.Policy, error: client.APIError) -> facts.Defect:
+    """Why nobody knows who serves, which holds back the last step of a rotation and nothing else."""
+    logger.warning("Who serves WebhookCertificate %s/%s is not known: %s", wanted.namespace, wanted.name, error)
+    if isinstance(error, client.Unreachable):
+        return facts.Defect(reason=reasons.Reason.API_UNREACHABLE, message=f"who serves is not known: {error}")
+    remedy = "look for what refuses this"
+    if isinstance(error, client.Forbidden):
+        homes = ", ".join(sorted({wanted.namespace, *(namespace for namespace, _ in wanted.services)}))
+        remedy = (f"let a Role in each namespace ({homes}) allow the issuer to list endpointslices and managernodes and"
+                  " to get pods")
+    return facts.Defect(reason=reasons.Reason.SERVERS_UNKNOWN,
+                        message=f"the old CA stays, as who serves is not known: {error}; {remedy}")
 
 
 async def observe_switched(
@@ -111,43 +139,8 @@ async def _provided(
     if manifest is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING,
                             message=f"Secret {wanted.authority_name}, of spec.authority.secretName, does not exist"), {}
-    found = secrets.read_provided(manifest, now=datetime.datetime.now(datetime.UTC))
+    found = secrets.read_provided(manifest, wanted=wanted, now=datetime.datetime.now(datetime.UTC))
     return found, secrets.signing_pairs(manifest) if isinstance(found, facts.Certificate) else {}
-
-
-async def _configurations(
-    cluster: client.Cluster, manifest: client.Manifest, wanted: policy.Policy, *,
-    states: collections.abc.Mapping[str, facts.ConfigurationState], calls: "Calls",
-) -> tuple[tuple[facts.Configuration, ...], tuple[str, ...]]:
-    """Those that ask for this certificate's bundle; and in words those that ask for one that does not exist."""
-    known = {item["uid"] for item in (manifest.get("status") or {}).get("configurations", [])
-             if item["state"] in conditions.KNOWN_STATES}
-    found, strays = [], []
-    for kind in paths.CONFIGURATION_KINDS:
-        for item in await calls.listed(cluster, kind):
-            name = item["metadata"]["name"]
-            namespace, _, asked = (item["metadata"].get("annotations") or {}).get(INJECT_FROM, "").partition("/")
-            if namespace != wanted.namespace:
-                continue
-            if asked == wanted.name:
-                configuration = await cluster.find(paths.configuration(kind, name))
-                if configuration is not None:
-                    found.append(_configuration(kind, configuration, known=known, states=states))
-            elif not asked or await cluster.find(paths.certificate(namespace, asked)) is None:
-                strays.append(f"{kind} {name} asks for the bundle of {namespace}/{asked}")
-    return tuple(found), tuple(strays)
-
-
-def _configuration(
-    kind: str, manifest: client.Manifest, *, known: collections.abc.Container[str],
-    states: collections.abc.Mapping[str, facts.ConfigurationState],
-) -> facts.Configuration:
-    metadata = manifest["metadata"]
-    return facts.Configuration(
-        kind=kind, name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
-        entries=tuple(entries.read(kind, manifest)), known=metadata["uid"] in known,
-        state=states.get(metadata["uid"], facts.ConfigurationState.OPEN),
-    )
 
 
 Services = frozenset[tuple[str, str]]
@@ -185,17 +178,21 @@ class Calls:
         self._listing: dict[str, sharing.Shared[list[client.Manifest]]] = {
             kind: sharing.Shared() for kind in paths.CONFIGURATION_KINDS}
 
+    def trusting(self, bundle: collections.abc.Iterable[facts.Certificate]) -> tuple[facts.Configuration, ...]:
+        """Those that trusted any of these certificates at the last look, with these entries alone."""
+        wanted = {item.fingerprint for item in bundle}
+        return self._with(lambda entry: bool(wanted & {item.fingerprint for item in entry.trusted}))
+
     async def find(self, cluster: client.Cluster, services: Services) -> tuple[facts.Configuration, ...]:
         """Those that call any of the Services, with these entries alone. Raises :class:`client.APIError`."""
         await self.refresh(cluster)
-        found = []
-        for (kind, uid), kept in self._read.items():
-            calling = tuple(one for one in kept.entries if one.service in services)
-            if calling:
-                found.append(facts.Configuration(
-                    kind=kind, name=kept.name, uid=uid, resource_version=kept.version, entries=calling,
-                    state=facts.ConfigurationState.READ_ONLY))
-        return tuple(found)
+        return self._with(lambda entry: entry.service in services)
+
+    def _with(self, matches: collections.abc.Callable[[facts.Entry], bool]) -> tuple[facts.Configuration, ...]:
+        return tuple(
+            facts.Configuration(kind=kind, name=kept.name, uid=uid, resource_version=kept.version, entries=ours,
+                                state=facts.ConfigurationState.READ_ONLY)
+            for (kind, uid), kept in self._read.items() if (ours := tuple(filter(matches, kept.entries))))
 
     async def refresh(self, cluster: client.Cluster) -> None:
         """List all, and read what has changed since the last time. Raises :class:`client.APIError`."""

@@ -21,8 +21,10 @@ class Reason(enum.StrEnum):
     WRONG_NAMES = "WrongDNSNames"
     PROVIDED_UNUSABLE = "ProvidedCAUnusable"
     PROVIDED_CHANGED = "ProvidedCAChanged"
+    PROVIDED_ENDING = "ProvidedCAEnding"
     NOT_A_CA = "NotACertificateAuthority"
     NOT_USABLE = "NotUsable"
+    NOT_OURS = "NotOurs"
 
     # Why a good leaf is replaced all the same.
     RENEWAL_DUE = "RenewalDue"
@@ -35,6 +37,7 @@ class Reason(enum.StrEnum):
     AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
+    LEFT_OUT = "LeftOutOfTheBundle"
     FREEZING = "Freezing"
     INJECTING = "Injecting"
     SETTLING = "Settling"
@@ -57,6 +60,9 @@ class Reason(enum.StrEnum):
     RETIRING = "Retiring"
     OVERDUE = "AcknowledgementOverdue"
     WRONG_CERTIFICATE = "WrongCertificateServed"
+    SERVERS_UNKNOWN = "ServersUnknown"
+    NOT_DIALED = "EndpointsNotDialed"
+    FOREIGN_ENTRY = "ForeignEntry"
 
     # How a webhook configuration stands.
     INJECTED = "Injected"
@@ -64,11 +70,17 @@ class Reason(enum.StrEnum):
     NO_SUCH_CERTIFICATE = "NoSuchCertificate"
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
+    REJECTED = "Rejected"
     CONTESTED = "Contested"
     READ_ONLY = "ReadOnly"
+    UNTRIED = "Untried"
+    UNREADABLE = "Unreadable"
+    CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
+    NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.
     SERVING = "Serving"
+    NOT_SERVED = "LeafNotServed"
     WAITING_FOR_SECRET = "WaitingForSecret"
     API_UNREACHABLE = "APIServerUnreachable"

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import kopf
 
-from steadyhook.cluster import client, embedding, observing, paths
+from steadyhook.cluster import asking, client, embedding, paths
 from steadyhook.settings import Settings
 
 Wake = collections.abc.Callable[[float], None]
@@ -24,7 +24,7 @@ class Work(Protocol):
         """A Secret (by name) or a configuration (by uid) has this resourceVersion now; None: it is gone."""
 
 
-ASKING = {observing.INJECT_FROM: kopf.PRESENT}
+ASKING = {asking.INJECT_FROM: kopf.PRESENT}
 """Others of these kinds change often and are none of our business (the status of an APIService, for one)."""
 
 GATHER_SECONDS = 1.0

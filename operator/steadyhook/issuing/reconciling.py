@@ -15,8 +15,8 @@ import time
 from typing import Any
 
 from steadyhook import metrics
-from steadyhook.cluster import applying, client, events, observing, paths, servers
-from steadyhook.core import conditions, facts, issuing, memory, policy, reasons, rotation, steps
+from steadyhook.cluster import applying, asking, client, events, observing, paths, servers
+from steadyhook.core import conditions, facts, issuing, memory, policy, proofs, reasons, rivals, rotation, steps
 from steadyhook.issuing import freezing, marks, pacing, proving
 from steadyhook.pki import certificates
 from steadyhook.settings import Settings
@@ -33,6 +33,9 @@ CONTENDED_SECONDS = 5.0
 FREEZE_CHECK_SECONDS = 1.0
 FREEZE_DOUBT_SECONDS = 20.0
 """For so long after a freeze a listener that was just starting may undo it: then nothing is to be waited for."""
+
+TRIALS = 20
+"""So many configurations that are new are tried in one look: whoever may make many shall not keep the loop busy."""
 
 STEPS = 12
 """A fresh start takes three steps, a repair at most four. More in one pass means that they do not lead anywhere."""
@@ -58,13 +61,13 @@ class Target:
     """
     A certificate to look after: the namespace and name of its WebhookCertificate, and the Secret that is watched.
 
-    ``rival``: an older WebhookCertificate that names the same Secret, whose it is.
+    ``rival``: an older WebhookCertificate that has a Secret of this one, None if there is none or nobody has looked.
     """
 
     namespace: str
     certificate: str
     secret_name: str
-    rival: str | None = None
+    rival: rivals.Rival | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +139,13 @@ class Reconciler:
         self._urgent: policy.Policy | None = None
         self._versions: dict[Key, str | None] = {}  # of what the last look has seen
         self._told: dict[Key, str | None] = {}  # by a watch, since then
+        self._asking = asking.Asking()
+        self._prover = proving.Prover(wake=self.wake)
         self._frozen_at = float("-inf")
         self._unposted: list[tuple[str, str]] = []
         self._contended: tuple[str, str | None] | None = None
         self._announced: reasons.Reason | None = None
+        self._left_out: str | None = None
         self._absent = False
         self._completed = time.monotonic()
         self._unserved_since: float | None = None
@@ -178,11 +184,14 @@ class Reconciler:
     async def run(self) -> None:
         """Until cancelled; the first look is at once, also after an end."""
         self._due = time.monotonic()
-        while True:
-            await self._sleep_until_due()
-            pause = await self._pass()
-            self._looked_at = time.monotonic()
-            self._hasten(pause * self._jitter)
+        try:
+            while True:
+                await self._sleep_until_due()
+                pause = await self._pass()
+                self._looked_at = time.monotonic()
+                self._hasten(pause * self._jitter)
+        finally:
+            self._prover.stop()
 
     async def _pass(self) -> float:
         """Look once, with what follows from it; returns after how many seconds to look again. Never raises."""
@@ -277,6 +286,7 @@ class Reconciler:
         """The policy of a certificate whose Secrets others may be fighting over."""
         try:
             wanted = self._parse(manifest)
+            self._check_rival(wanted, self._target.rival)
         except Exception:
             return None  # the look that comes says what is wrong with it
         return wanted if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER else None
@@ -346,6 +356,7 @@ class Reconciler:
         self._take_up(marks.mark(manifest), manifest)
         try:
             wanted = self._parse(manifest)
+            self._check_rival(wanted, await self._find_rival())
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
             return self._rest()
@@ -398,10 +409,19 @@ class Reconciler:
                 field="spec.secretName", found=wanted.secret_name,
                 expected=f"{self._target.secret_name!r}, the Secret that this instance watches",
                 remedy="set STEADYHOOK_SECRET and the names in the Roles to it, or create the WebhookCertificate anew")
-        if self._target.rival is not None:
+
+    async def _find_rival(self) -> rivals.Rival | None:
+        """Who looks after all certificates knows it already."""
+        if self._settings.all_certificates:
+            return self._target.rival
+        return await observing.find_rival(self._cluster, self._target.namespace, self._target.certificate)
+
+    def _check_rival(self, wanted: policy.Policy, rival: rivals.Rival | None) -> None:
+        if rival is not None:
+            field = "spec.secretName" if rival.secret == wanted.secret_name else "spec.caSecretName"
             raise policy.InvalidSpec(
-                field="spec.secretName", found=wanted.secret_name,
-                expected=f"a Secret that is not WebhookCertificate {self._target.rival}'s already",
+                field=field, found=rival.secret,
+                expected=f"a Secret that WebhookCertificate {rival.name}, which is older, does not write",
                 remedy="name another Secret, or delete one of the two")
 
     async def _take_steps(
@@ -446,14 +466,40 @@ class Reconciler:
         """What the API server says, and during a rotation also what is seen on the wire."""
         observation = await observing.observe(
             self._cluster, manifest, wanted, states=self._memory.states(time.monotonic()),
-            last_generation=self._memory.last_generation, calls=self._calls)
+            last_generation=self._memory.last_generation, calls=self._calls, asked=self._asking)
+        observation = dataclasses.replace(observation, seen=await self._try(manifest, observation.seen))
         doubtful = rotation.to_be_proven(observation.seen)
         if not doubtful:
             return observation
-        proofs = await self._prove(observation, wanted, doubtful)
+        shown = await self._prove(observation, wanted, doubtful)
         return dataclasses.replace(observation, seen=dataclasses.replace(
-            observation.seen, servers=tuple(dataclasses.replace(item, proof=proofs.get(item.pod_uid, item.proof))
+            observation.seen, servers=tuple(dataclasses.replace(item, proof=shown.get(item.pod_uid, item.proof))
                                             for item in observation.seen.servers)))
+
+    async def _try(self, manifest: client.Manifest, seen: facts.Seen) -> facts.Seen:
+        """Find out about each configuration that nobody has tried to write yet whether that is allowed."""
+        remembered = self._memory.states(time.monotonic())
+        untried = [item for item in seen.configurations
+                   if item.state is facts.ConfigurationState.UNTRIED and item.uid not in remembered]
+        bundle = seen.authority.bundle if seen.authority is not None else ()
+        for item in untried[:TRIALS]:
+            refusal = await applying.try_injection(self._cluster, item, bundle)
+            state = _state(refusal)
+            self._memory.note_trial(item.uid, state, time.monotonic())
+            if state in (facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.REJECTED):
+                await self._tell_refusal(manifest, state, refusal)
+        for item in untried[TRIALS:]:
+            self._memory.note_trial(item.uid, facts.ConfigurationState.UNTRIED, time.monotonic())
+        states = self._memory.states(time.monotonic())
+        return dataclasses.replace(seen, configurations=tuple(
+            dataclasses.replace(item, state=states.get(item.uid, item.state)) if item in untried else item
+            for item in seen.configurations))
+
+    async def _tell_refusal(
+        self, manifest: client.Manifest, state: facts.ConfigurationState, refusal: client.APIError | None
+    ) -> None:
+        logger.warning("%s; not tried again for %.0f s.", refusal, memory.FORBIDDEN_SECONDS)
+        await self._post(manifest, events.WARNING, state, str(refusal))
 
     async def _prove(
         self, observation: observing.Observation, wanted: policy.Policy, doubtful: tuple[facts.Server, ...]
@@ -462,13 +508,13 @@ class Reconciler:
         assert authority is not None and authority.successor is not None
         if not self._settings.dial:
             return {item.pod_uid: facts.Proof.SKIPPED for item in doubtful}
-        addresses = {item.pod_uid: observation.addresses[item.pod_uid] for item in doubtful
-                     if item.pod_uid in observation.addresses}
-        found = await proving.prove(
-            addresses, trusted_pem=certificates.bundle_pem([authority.successor]).decode("ascii"),
-            server_name=_server_name(wanted), proxy=self._settings.dial_proxy)
-        # Who is no endpoint is called by nobody.
-        return {item.pod_uid: found.get(item.pod_uid, facts.Proof.SKIPPED) for item in doubtful}
+        listeners = {item.pod_uid: observation.listeners.get(item.pod_uid, ()) for item in doubtful}
+        found = await self._prover.look(
+            {address for some in listeners.values() for one in some for address in one}, proving.How(
+                trusted_pem=certificates.bundle_pem([authority.successor]).decode("ascii"),
+                server_name=_server_name(wanted), proxy=self._settings.dial_proxy))
+        shown = {uid: proofs.of_server(some, found) for uid, some in listeners.items()}
+        return {uid: proof for uid, proof in shown.items() if proof is not None}
 
     async def _carry_out(
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
@@ -484,16 +530,19 @@ class Reconciler:
         except client.Conflict:
             metrics.CONFLICTS.labels(object=_object(action)).inc()
             raise
-        except client.Forbidden as error:
+        except (client.Forbidden, client.Rejected) as error:
             if not isinstance(action, steps.InjectBundle):
                 raise
             # Others go on: a configuration that cannot be written blocks nothing.
-            self._memory.note_refusal(action.configuration.uid, time.monotonic())
-            logger.warning("%s; not tried again for %.0f s.", error, memory.FORBIDDEN_SECONDS)
-            await self._post(manifest, events.WARNING, facts.ConfigurationState.FORBIDDEN, str(error))
+            self._memory.note_refusal(action.configuration.uid, time.monotonic(), _state(error))
+            await self._tell_refusal(manifest, _state(error), error)
             return
         if isinstance(action, steps.InjectBundle):
             await self._note_injection(manifest, action)
+        contested = self._memory.note_repair(action, wanted, time.monotonic())
+        if contested is not None:
+            logger.warning("%s.", contested)
+            await self._post(manifest, events.WARNING, reasons.Reason.CONTESTED, contested)
 
     async def _note_injection(self, manifest: client.Manifest, action: steps.InjectBundle) -> None:
         configuration = action.configuration
@@ -525,7 +574,10 @@ class Reconciler:
             await self._post(manifest, events.WARNING, now["reason"], now["message"])
 
     async def _announce(self, manifest: client.Manifest, seen: facts.Seen, decision: issuing.Decision) -> None:
-        """An Event for each phase of a rotation that is waited in."""
+        """An Event for each phase of a rotation that is waited in, and for what is not trusted though it is there."""
+        if decision.left_out is not None and decision.left_out != self._left_out:
+            await self._post(manifest, events.WARNING, reasons.Reason.LEFT_OUT, decision.left_out)
+        self._left_out = decision.left_out
         before, self._announced = self._announced, decision.reason
         if decision.reason is before or rotation.phase(seen) is reasons.Reason.NOT_ROTATING:
             return
@@ -539,7 +591,8 @@ class Reconciler:
         nodes = await self._cluster.get(paths.manager_nodes(self._target.namespace) + "?resourceVersion=0")
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
         done, total = servers.count(nodes["items"], self._target.certificate, fingerprint)
-        return conditions.Acknowledged(done=done, total=total)
+        return conditions.Acknowledged(done=done, total=total, unserved_seconds=self._memory.unserved_seconds(
+            time.monotonic(), done=done, total=total))
 
     async def _refuse(self, manifest: client.Manifest, problem: policy.InvalidSpec) -> None:
         logger.error("WebhookCertificate %s/%s: %s.", self._target.namespace, self._target.certificate, problem)
@@ -596,6 +649,16 @@ class Reconciler:
 def _is_a_leaf(decision: issuing.Decision) -> bool:
     """Whether to write the leaf, and nothing else."""
     return bool(decision.actions) and all(isinstance(item, steps.IssueLeaf) for item in decision.actions)
+
+
+def _state(refusal: client.APIError | None) -> facts.ConfigurationState:
+    """What the answer to a patch says of the right to write."""
+    if refusal is None:
+        return facts.ConfigurationState.OPEN
+    if isinstance(refusal, client.Forbidden):
+        return facts.ConfigurationState.FORBIDDEN
+    return (facts.ConfigurationState.REJECTED if isinstance(refusal, client.Rejected)
+            else facts.ConfigurationState.UNTRIED)
 
 
 def _degraded(status: collections.abc.Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import random
 import time
 
 from steadyhook import supervision
-from steadyhook.cluster import client, observing, paths, sharing, watching
-from steadyhook.core import policy
+from steadyhook.cluster import asking, client, observing, paths, sharing, watching
+from steadyhook.core import policy, rivals
 from steadyhook.issuing import operator, pacing, reconciling
 from steadyhook.settings import Settings
 
@@ -48,32 +48,15 @@ class _Entry:
     wanted: policy.Policy | None = None
 
 
-def _age(manifest: client.Manifest) -> tuple[str, bool, str]:
-    """The oldest first; of those made in the same second, the one for which a leaf was issued."""
-    metadata = manifest["metadata"]
-    issued = bool((manifest.get("status") or {}).get("fingerprint"))
-    return metadata["creationTimestamp"], not issued, metadata["name"]
-
-
-def _secrets(manifest: client.Manifest) -> tuple[str, str]:
-    """The names of the Secrets that are written for it: the leaf's and the CA's."""
-    spec = manifest.get("spec") or {}
-    secret_name = spec.get("secretName", "")
-    return secret_name, spec.get("caSecretName") or f"{secret_name}-ca"
-
-
-def targets(manifests: collections.abc.Iterable[client.Manifest]) -> frozenset[reconciling.Target]:
-    """What is to be looked after. Of two WebhookCertificates that would write one Secret, the older one has it."""
-    owners: dict[tuple[str, str], str] = {}
-    found = set()
-    for item in sorted(manifests, key=_age):
-        namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
-        names = _secrets(item)
-        rival = next((owners[namespace, one] for one in names if (namespace, one) in owners), None)
-        if rival is None:
-            owners |= {(namespace, one): name for one in names}
-        found.add(reconciling.Target(namespace=namespace, certificate=name, secret_name=names[0], rival=rival))
-    return frozenset(found)
+def targets(manifests: collections.abc.Collection[client.Manifest]) -> frozenset[reconciling.Target]:
+    """What is to be looked after, and whose rival each is."""
+    found = rivals.find(manifests)
+    return frozenset(
+        reconciling.Target(
+            namespace=item["metadata"]["namespace"], certificate=item["metadata"]["name"],
+            secret_name=(item.get("spec") or {}).get("secretName", ""),
+            rival=found[item["metadata"]["namespace"], item["metadata"]["name"]])
+        for item in manifests)
 
 
 def outline(manifest: client.Manifest) -> client.Manifest:
@@ -247,7 +230,7 @@ class Roster:
     def _change_configuration(self, kind: str, item: client.Manifest, *, gone: bool) -> None:
         """Wake the one that is asked for by annotation; who is called otherwise has to be read."""
         metadata = item["metadata"]
-        uid, asked = metadata["uid"], (metadata.get("annotations") or {}).get(observing.INJECT_FROM, "")
+        uid, asked = metadata["uid"], (metadata.get("annotations") or {}).get(asking.INJECT_FROM, "")
         before = self._asked.pop((kind, uid), "")
         if asked and not gone:
             self._asked[kind, uid] = asked
@@ -351,7 +334,7 @@ def _name(manifest: client.Manifest) -> Name:
 
 def _role(manifest: client.Manifest) -> tuple[object, ...]:
     """What decides which Secrets are whose."""
-    return (manifest["metadata"]["uid"], _age(manifest), _secrets(manifest))
+    return manifest["metadata"]["uid"], rivals.claim(manifest)
 
 
 def _is_ours(entry: _Entry) -> bool:
