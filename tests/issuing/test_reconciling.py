@@ -11,6 +11,7 @@ import pytest
 from issuing import fakes
 from steadyhook.cluster import client, observing, paths
 from steadyhook.issuing import marks, pacing, reconciling
+from steadyhook.pki import minting
 
 LEAF, AUTHORITY = paths.secret("ns", "hook-tls"), paths.secret("ns", "hook-tls-ca")
 CERTIFICATE = paths.certificate("ns", "hook")
@@ -126,6 +127,33 @@ def test_between_the_switch_and_the_leaf_only_the_two_secrets_are_read() -> None
         switched = max(at for at, one in enumerate(cluster.requests[:written]) if one == ("PATCH", AUTHORITY))
         between = cluster.requests[switched + 1:written]
         assert sorted(between) == sorted([("GET", LEAF), ("GET", AUTHORITY), ("GET", "/the/peering")])
+
+    asyncio.run(scenario())
+
+
+def test_the_key_of_the_leaf_is_made_before_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*fakes.of_our_own())
+        order: list[str] = []
+        real = minting.mint_leaf
+
+        def mint(*arguments: Any, **named: Any) -> Any:
+            order.append("key")
+            return real(*arguments, **named)
+
+        async def note(method: str, path: str) -> None:
+            if method == "PATCH" and "/secrets/" in path:
+                order.append(path.rpartition("/")[2])
+
+        async with issued(cluster) as work:
+            monkeypatch.setattr(minting, "mint_leaf", mint)
+            cluster.fail = note
+            path, manifest = fakes.of_our_own()
+            manifest["metadata"]["annotations"] = {"steadyhook.io/rotate-ca": "once"}
+            work.see(cluster.put(path, manifest))
+            await fakes.until(lambda: order.count("hook-tls-ca") == 3)
+        assert order == ["hook-tls-ca", "key", "hook-tls-ca", "hook-tls", "hook-tls-ca"]
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """Carrying out: one action of the issuer's decision, one conditional write."""
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
 import functools
 import logging
@@ -25,12 +26,32 @@ _turns: weakref.WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], async
     weakref.WeakValueDictionary())
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A leaf that was made before it is decided to issue it, by this signer; it is used at once or never."""
+
+    signer: facts.Fingerprint
+    pair: certificates.KeyPair = dataclasses.field(repr=False)
+
+
+async def prepare_leaf(
+    wanted: policy.Policy, signer: facts.Certificate, *,
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+) -> Prepared:
+    """Make a leaf and write it nowhere, so that later no time is lost."""
+    pair = await _mint(minting.mint_leaf, wanted, signer=pairs[signer.fingerprint], now=now)
+    return Prepared(signer=signer.fingerprint, pair=pair)
+
+
 async def apply(
     cluster: client.Cluster, action: steps.Step, wanted: policy.Policy, *,
     pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+    prepared: Prepared | None = None,
 ) -> None:
     """
     Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
+
+    ``prepared``: a leaf for this very policy, which is issued if it is by the right signer.
 
     Raises :class:`client.Conflict` when the world has changed since it was decided: then it has to be observed and
     decided again, never retried. Raises other kinds of :class:`client.APIError`; an injection that is refused though
@@ -65,8 +86,9 @@ async def apply(
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
-            signer = pairs[action.signer.fingerprint]
-            pair = await _mint(minting.mint_leaf, wanted, signer=signer, now=now)
+            if prepared is None or prepared.signer != action.signer.fingerprint:
+                prepared = await prepare_leaf(wanted, action.signer, pairs=pairs, now=now)
+            pair = prepared.pair
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
                            secrets.GENERATION: str(action.generation), **_request(action.request)}
             if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:

@@ -429,6 +429,7 @@ class Reconciler:
     ) -> tuple[facts.Seen, issuing.Decision]:
         """Observe, decide and act until there is nothing to do; each decision is carried out as a whole."""
         switched: observing.Observation | None = None  # what a Switch was decided from, right after it
+        prepared: applying.Prepared | None = None
         for _ in range(STEPS):
             observation = await self._observe(manifest, wanted) if switched is None else (
                 await observing.observe_switched(self._cluster, wanted, switched))
@@ -444,15 +445,18 @@ class Reconciler:
             if not decision.actions:
                 await self._post_all(manifest)
                 return seen, decision
+            if isinstance(last := decision.actions[-1], steps.Switch) and last.authority.successor is not None:
+                # Before the switch, as the Secrets do not go together until the leaf follows, and keys take time.
+                prepared = await applying.prepare_leaf(
+                    wanted, last.authority.successor, pairs=observation.pairs, now=_now())
             for action in decision.actions:
                 if not await self._confirm():
                     logger.info("No longer the active instance; leaving the rest to the one that is.")
                     return seen, decision
-                await self._carry_out(manifest, action, wanted, observation)
+                await self._carry_out(manifest, action, wanted, observation, prepared)
             logger.info("%s: %s", decision.reason, decision.message)
             self._unposted.append((decision.reason, decision.message))
-            switched = dataclasses.replace(observation, seen=seen) if isinstance(
-                decision.actions[-1], steps.Switch) else None
+            switched = dataclasses.replace(observation, seen=seen) if isinstance(last, steps.Switch) else None
             if switched is None:  # between the CA Secret and the leaf nothing is to be waited for
                 await self._post_all(manifest)
         raise Unsettled(f"{STEPS} steps have not brought WebhookCertificate {wanted.namespace}/{wanted.name} to rest;"
@@ -518,7 +522,7 @@ class Reconciler:
 
     async def _carry_out(
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
-        observation: observing.Observation,
+        observation: observing.Observation, prepared: applying.Prepared | None,
     ) -> None:
         if isinstance(action, steps.Freeze):
             self._frozen_at = time.monotonic()
@@ -526,7 +530,8 @@ class Reconciler:
         if isinstance(action, steps.IssueLeaf):
             self._memory.last_generation = action.generation  # written or not: the answer may get lost
         try:
-            await applying.apply(self._cluster, action, wanted, pairs=observation.pairs, now=_now())
+            await applying.apply(
+                self._cluster, action, wanted, pairs=observation.pairs, now=_now(), prepared=prepared)
         except client.Conflict:
             metrics.CONFLICTS.labels(object=_object(action)).inc()
             raise
