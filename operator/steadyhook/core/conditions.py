@@ -89,9 +89,10 @@ def blocked_status(
     Whether the last leaf is good is not known any better than before, but that it ends is known all the same.
     """
     conditions = [_condition("Issuing", False, reason, message), _condition("Degraded", True, reason, message)]
-    if "notAfter" not in previous:
+    not_after = _parse_date(previous.get("notAfter"))
+    if not_after is None:
         conditions.append(_condition("Ready", False, reason, "no leaf is known to be good"))
-    elif now >= datetime.datetime.fromisoformat(previous["notAfter"]):
+    elif now >= not_after:
         conditions.append(_condition(
             "Ready", False, reasons.Reason.EXPIRED,
             f"the last leaf that is known of expired at {previous['notAfter']}, and there is no other: {message}"))
@@ -278,6 +279,14 @@ def _merge(
 def _is_condition(item: Any) -> bool:
     """Whether it is what the definition lets through today."""
     return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("type", "lastTransitionTime"))
+
+
+def _parse_date(value: Any) -> datetime.datetime | None:
+    try:
+        date = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)
 
 
 def _timestamp(moment: datetime.datetime) -> str:

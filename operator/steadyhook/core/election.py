@@ -66,9 +66,9 @@ def _parse(identity: str, record: Any) -> Record:
         last_seen = datetime.datetime.fromisoformat(record["lastseen"])
         if last_seen.tzinfo is None:  # as kopf reads it
             last_seen = last_seen.replace(tzinfo=datetime.UTC)
-        lifetime = min(datetime.timedelta(seconds=int(record.get("lifetime", 60))), LONGEST_LIFETIME)
+        lifetime = datetime.timedelta(seconds=int(record.get("lifetime", 60)))
         priority = int(record.get("priority", 0))
-        expires_at = (last_seen + lifetime).astimezone(datetime.UTC)
+        expires_at = min(last_seen + lifetime, last_seen + LONGEST_LIFETIME).astimezone(datetime.UTC)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return Record(identity=identity, priority=0, expires_at=_NEVER, readable=False)
     if abs(priority) > PRIORITY_LIMIT or len(identity) > IDENTITY_CHARACTERS:

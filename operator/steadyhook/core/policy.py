@@ -89,8 +89,19 @@ def parse(
     Turn the spec of a WebhookCertificate, and the requests in its annotations, into a policy.
 
     The CustomResourceDefinition rejects most mistakes when they are applied; this is the check of what an older
-    or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake.
+    or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake, and nothing else.
     """
+    try:
+        return _parse(spec, namespace=namespace, name=name, annotations=annotations or {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidSpec(field="spec", found=type(error).__name__, expected="values of the types in the definition",
+                          remedy="apply manifests/crds, which refuses others, and then the object once more") from error
+
+
+def _parse(
+    spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str,
+    annotations: collections.abc.Mapping[str, str],
+) -> Policy:
     secret_name = _secret_name("spec.secretName", spec.get("secretName"), most=LONGEST_SECRET_NAME)
     if secret_name.endswith("-ca"):
         raise InvalidSpec(field="spec.secretName", found=secret_name,
@@ -117,8 +128,8 @@ def parse(
         settle_seconds=float(settle_seconds),
         services=_services(spec, namespace=namespace),
         authority_name=_authority_name(spec),
-        rotate_authority=(annotations or {}).get(ROTATE_AUTHORITY),
-        rotate_leaf=(annotations or {}).get(ROTATE_LEAF),
+        rotate_authority=annotations.get(ROTATE_AUTHORITY),
+        rotate_leaf=annotations.get(ROTATE_LEAF),
         compatibility=_compatibility(spec),
         ca_secret_name=_secret_name("spec.caSecretName", spec["caSecretName"]) if "caSecretName" in spec else None,
     )

@@ -37,11 +37,18 @@ class Reason(enum.StrEnum):
     AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
+    LEFT_OUT = "LeftOutOfTheBundle"
     FREEZING = "Freezing"
     INJECTING = "Injecting"
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+    PUT_OFF = "TooManyKeys"
+    REFUSED = "Refused"
+    NOT_ANSWERED = "NotAnswered"
+    CHANGED_BY_OTHERS = "ChangedByOthers"
+    UNSETTLED = "Unsettled"
+    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"

@@ -94,7 +94,7 @@ def _defect(
 ) -> facts.Defect | None:
     if seen is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="the Secret does not exist")
-    defect = leaf.first_defect(seen, now)
+    defect = leaf.first_defect(dataclasses.replace(seen, adopted=False), now)  # what listeners made is not for us
     if defect is not None:
         return defect
     assert seen.certificate is not None and seen.generation is not None

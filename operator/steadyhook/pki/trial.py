@@ -60,8 +60,8 @@ def _client_context(authority: certificates.KeyPair) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=certificates.bundle_pem([authority.certificate]).decode("ascii"))
     # As a Go program does: whatever is in the bundle is trusted, and RFC 5280 is not taken to the letter.
-    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
-                            ) & ~ssl.VERIFY_X509_STRICT
+    wanted = context.verify_flags & ~ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags = ssl.VerifyFlags(wanted | _NO_CHECK_TIME)
     return context
 
 
