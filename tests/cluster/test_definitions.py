@@ -104,7 +104,8 @@ def full_status() -> JsonObject:
         {"entries": (facts.Entry(name="a", trusted=(old,)),)}, {"entries": (facts.Entry(name="a"),)},
         {"entries": (facts.Entry(name="a", trusted=crowd),)}, {"entries": (facts.Entry(name="a", readable=False),)})
     configurations = [
-        builders.configuration(name=f"{kind}-{state}-{known}-{number}".lower(), kind=kind, state=state, known=known, **changes)
+        builders.configuration(name=f"{kind}-{state}-{known}-{number}".lower(), kind=kind, state=state, known=known,
+                               **changes)
         for state in facts.ConfigurationState for known in (True, False) for kind in paths.CONFIGURATION_KINDS
         for number, changes in enumerate(held)]
     configurations += [builders.configuration(name=f"{'n' * 240}{number}", state=facts.ConfigurationState.FORBIDDEN)
