@@ -61,6 +61,7 @@ async def observe(
         authority=authority,
         configurations=found.configurations,
         strays=found.strays,
+        left_out=found.left_out,
         lost_callers=asking.lost_callers(callers, wanted),
         last_generation=max(status.get("generation") or 0, last_generation),
         last_signer=status.get("caFingerprint"),
