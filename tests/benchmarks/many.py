@@ -17,11 +17,13 @@ console = rich.console.Console()
 
 
 @contextlib.contextmanager
-def _crowd(cluster: facade.DevCluster, *, permitted: int, forbidden: int) -> Iterator[crowd.Crowd]:
+def _crowd(
+    cluster: facade.DevCluster, *, permitted: int, forbidden: int, for_listeners: bool
+) -> Iterator[crowd.Crowd]:
     namespace = f"many-{uuid.uuid4().hex[:4]}"
     cluster.kubectl("create", "namespace", namespace)
     installed = installation.Installation(cluster, namespace, layout="issuer", nodes=2)
-    with crowd.Crowd(installed, permitted=permitted, forbidden=forbidden) as made:
+    with crowd.Crowd(installed, permitted=permitted, forbidden=forbidden, for_listeners=for_listeners) as made:
         try:
             yield made
         finally:
@@ -29,9 +31,9 @@ def _crowd(cluster: facade.DevCluster, *, permitted: int, forbidden: int) -> Ite
 
 
 def measure(cluster: facade.DevCluster, table: rich.table.Table, *, permitted: int, forbidden: int,
-            quiet_seconds: float) -> None:
+            for_listeners: bool, quiet_seconds: float) -> None:
     """A start, then nothing, then one change."""
-    with _crowd(cluster, permitted=permitted, forbidden=forbidden) as many:
+    with _crowd(cluster, permitted=permitted, forbidden=forbidden, for_listeners=for_listeners) as many:
         console.log(f"{permitted} certificates and {forbidden} forbidden ones: the issuers start")
         many.installed.install()
         began = time.monotonic()
@@ -74,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500],
                         help="how many certificates; half as many again are forbidden (default: %(default)s)")
+    parser.add_argument("--ours", action="store_true", help="for servers of our own: keys are made in no time")
     parser.add_argument("--quiet-seconds", type=float, default=120, help="how long nothing happens")
     arguments = parser.parse_args()
     table = rich.table.Table("certificates", "what", "figure", title="One issuer of all", title_justify="left")
@@ -81,7 +84,8 @@ def main() -> int:
         cluster.kubectl("apply", "-k", str(installation.MANIFESTS / "crds"))
         cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
         for size in arguments.sizes:
-            measure(cluster, table, permitted=size, forbidden=size // 2, quiet_seconds=arguments.quiet_seconds)
+            measure(cluster, table, permitted=size, forbidden=size // 2,
+                    for_listeners=not arguments.ours, quiet_seconds=arguments.quiet_seconds)
     console.print(table)
     return 0
 

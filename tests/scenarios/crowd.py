@@ -17,10 +17,16 @@ class Crowd:
     """
     ``permitted`` certificates that the issuers may look after, and ``forbidden`` ones, ten in each namespace.
 
+    ``for_listeners``: whether they are for listeners of dynamiclistener, with RSA keys, or else for servers of ours.
     To be made before the issuers are installed or after; a context manager, which deletes the namespaces.
     """
 
-    def __init__(self, installed: installation.Installation, *, permitted: int, forbidden: int) -> None:
+    def __init__(
+        self, installed: installation.Installation, *, permitted: int, forbidden: int, for_listeners: bool = True
+    ) -> None:
+        self._kind: JsonObject = {
+            "compatibility": "Dynamiclistener", "privateKey": {"algorithm": "RSA-2048"}, "duration": "8760h",
+            "renewBefore": "2400h"} if for_listeners else {}
         self.cluster = installed.cluster
         self.installed = installed
         self.permitted = self._names("may", permitted)
@@ -68,9 +74,7 @@ class Crowd:
     def _ask(self, namespace: str, name: str) -> None:
         self.cluster.request("POST", f"{GROUP}/namespaces/{namespace}/webhookcertificates", {
             "apiVersion": "steadyhook.io/v1alpha1", "kind": "WebhookCertificate", "metadata": {"name": name},
-            "spec": {"secretName": f"{name}-tls", "compatibility": "Dynamiclistener",
-                     "dnsNames": [f"{name}.{namespace}.svc"], "privateKey": {"algorithm": "RSA-2048"},
-                     "duration": "8760h", "renewBefore": "2400h"}})
+            "spec": {"secretName": f"{name}-tls", "dnsNames": [f"{name}.{namespace}.svc"], **self._kind}})
 
     def annotate(self, namespace: str, name: str, key: str, value: str) -> None:
         self.cluster.request(

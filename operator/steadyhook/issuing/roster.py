@@ -12,6 +12,7 @@ import asyncio
 import collections.abc
 import contextlib
 import dataclasses
+import datetime
 import logging
 import random
 import time
@@ -91,6 +92,8 @@ class Roster:
         self._overview: list[watching.Watch] = []
         self._completed = time.monotonic()
         self._unserved_since: float | None = None
+        self.completed_at: datetime.datetime | None = None
+        """When the loop came round last, by UTC; None if it did not yet."""
 
     def wake(self, delay: float = 0.0) -> None:
         """Let every certificate be looked at again within ``delay`` and some seconds. From any thread."""
@@ -125,6 +128,7 @@ class Roster:
                         await self._end(overview)
                         overview = []
                 self._completed, self._unserved_since = time.monotonic(), None
+                self.completed_at = datetime.datetime.now(datetime.UTC)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):
                         await self._woken.wait()
