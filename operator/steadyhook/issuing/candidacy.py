@@ -184,7 +184,7 @@ class Candidacy:
         ) if self._settings.all_certificates else reconciling.Reconciler(
             cluster=self._cluster, settings=self._settings, target=own, confirm=self._confirm)
         watching = operator.build(
-            self._settings, wake=None if self._settings.all_certificates else work.wake,
+            self._settings, work=work if isinstance(work, reconciling.Reconciler) else None,
             identity=self._identity if seat else None, priority=seat.priority if seat else None)
         parts = [
             asyncio.create_task(supervision.keep("operator that watches for the issuer", watching.run)),
