@@ -394,7 +394,8 @@ def replace_configuration(where: world.World, event: Event) -> clockwork.Steps[N
         where.store.delete(key, resource_version=None)
         yield min(event.seconds, 10.0)
     if where.store.get(key) is None:
-        old = [item for backup in where.backups for item in backup.values() if item.key.startswith(model.CONFIGURATION)]
+        old = [item for backup in where.backups for item in backup.values()
+               if item.key.startswith(model.CONFIGURATION) and item.key not in where.never]
         trusted = old[0].value[0].trusted if old and event.pick % 2 else ()
         add_configuration(where, key, trusted)
     yield 0.0

@@ -207,7 +207,8 @@ class Checker:
             self._never_ours.add(new.uid)
         if by_issuer and old is not None and old.uid in self._never_ours:
             self._never_ours.discard(old.uid)
-            if not all(entry.readable for entry in old.value):
+            ours = any(one["uid"] == old.uid and one.get("ours") for one in self._status().get("configurations", ()))
+            if not ours and not all(entry.readable for entry in old.value):
                 raise Violation(f"3: {old.key} is taken over though some of what it trusts cannot be read")
         if old is None and new is not None:
             self._untouched.add(new.uid)
