@@ -9,6 +9,7 @@ from typing import Any
 
 from simulator import clockwork, model, server, world
 from steadyhook.core import conditions, election, facts, issuing, memory, policy, reasons, rotation, steps
+from steadyhook.core import leaf as rules
 
 RESYNC_SECONDS = 60.0
 CONTENDED_SECONDS = 5.0
@@ -282,7 +283,8 @@ class Issuer:
             leaf=leaf, authority=authority,
             configurations=tuple(
                 _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
-            last_generation=max(status.get("generation") or 0, self.memory.last_generation),
+            last_generation=rules.last_generation(
+                status.get("generation"), self.memory.last_generation, self.world.utc(self.machine)),
             last_signer=status.get("caFingerprint"), remembered=frozenset(status.get("trustedCAs", ())),
             retired=tuple(status.get("retiredCAs", ())), **self._provided(wanted))
         seen = self._try(seen)

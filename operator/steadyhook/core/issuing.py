@@ -518,7 +518,7 @@ def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
     """
     known = (leaf.sane_generation(seen.leaf.generation, now) if seen.leaf else None) or 0
     last = leaf.sane_generation(seen.last_generation, now) or 0
-    lost = not known or known < last
+    lost = not known or not last or known < last
     margin = int(BACKDATE.total_seconds()) if lost else 0  # once, however often something is lost
     return max(int(now.timestamp()) + margin, last + 1, known + 1)
 
