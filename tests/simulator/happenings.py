@@ -257,7 +257,9 @@ def people(where: world.World) -> clockwork.Steps[None]:
             (item for item in status.get("conditions", ()) if item["type"] == "Degraded"), {})
         if degraded.get("reason") == reasons.Reason.NOT_OURS:
             _give_way(where)
-        if degraded.get("reason") == reasons.Reason.NOT_SERVED:
+        behind = any(entry.get("reason") == reasons.Reason.OLDER_GENERATION
+                     for item in where.store.list(model.NODE) for entry in item.value)
+        if behind or degraded.get("reason") == reasons.Reason.NOT_SERVED:
             yield from _change_certificate(where, rotate_leaf=f"not served at {where.now:.0f}")
             yield 120.0
 

@@ -89,6 +89,9 @@ class Checker:
             self._note_forgotten()
         if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
             self._unrecorded = 0
+        if item.key == model.CERTIFICATE and item.author == "people" and (
+                item.value.status.get("generation", 0) < self._generation):
+            self._unrecorded = max(1, self._unrecorded)  # a person has taken it out of the status
         if item.key.startswith(model.CONFIGURATION):
             if by_issuer and self.world.wanted.compatibility is not None:
                 raise Violation(f"2: {item.key} is the application's own to write")
@@ -182,7 +185,7 @@ class Checker:
         self._generation = (leaf.value.generation or 0) if leaf else 0
         self._retired = set(authority.value.retired) if authority else set()
         self._signer = leaf.value.certificate.pem if leaf else None
-        self._unrecorded = 0
+        self._unrecorded = int(self._status().get("generation", 0) < self._generation)
         self._note_forgotten()
 
     def _note_forgotten(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from simulator import issuer, model, server, world
-from steadyhook.core import conditions, election, facts, issuing, leaf, memory, reasons, rotation, serving, steps
+from steadyhook.core import election, facts, issuing, leaf, memory, reasons, rotation, serving, steps
 
 Mutant = collections.abc.Callable[[], contextlib.AbstractContextManager[Any]]
 MUTANTS: dict[str, Mutant] = {}
@@ -479,19 +479,6 @@ def a_configuration_that_never_relied_on_us_is_waited_for() -> contextlib.Abstra
 @mutant
 def what_cannot_be_read_of_a_configuration_is_lost() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(facts.Configuration, "standing", property(lambda self: self.state))
-
-
-@mutant
-def one_that_is_forbidden_is_forgotten_to_be_ours() -> contextlib.AbstractContextManager[Any]:
-    """What a status says of a configuration is its state alone."""
-    return mock.patch.object(conditions, "known_configurations", lambda status: frozenset(
-        item["uid"] for item in status.get("configurations", ())
-        if item["state"] in (reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, reasons.Reason.CONTESTED)))
-
-
-@mutant
-def the_status_does_not_remember_what_was_retired() -> contextlib.AbstractContextManager[Any]:
-    return _seen(lambda seen: dataclasses.replace(seen, retired=()))
 
 
 @mutant

@@ -243,7 +243,8 @@ def _configuration(
 ) -> dict[str, Any]:
     lacking = issuing.lacks(configuration, bundle)
     standing = issuing.standing(seen, configuration)
-    if not lacking:
+    carries = bool(bundle) and not lacking  # an empty bundle is in everything that trusts nobody
+    if carries:
         state = reasons.Reason.INJECTED
     elif _is_blocked(seen, configuration):
         state = reasons.Reason(standing)
@@ -251,7 +252,7 @@ def _configuration(
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result: dict[str, Any] = {
         "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if configuration.known or not lacking:
+    if configuration.known or carries:
         result["ours"] = True  # not to be told by the state: it may be forbidden since
     if lacking and _is_blocked(seen, configuration):
         result["message"] = bounds.cut(_describe_blocked(configuration, standing))
