@@ -15,6 +15,9 @@ from devcluster import api, audit, facade
 
 MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
 DEFAULT_NAMESPACE = "steadyhook-system"
+ISSUERS_NAMESPACE = "steadyhook-issuers"
+HOMES = {"issuer": ISSUERS_NAMESPACE, "longhorn": ISSUERS_NAMESPACE, "rancher": ISSUERS_NAMESPACE}
+"""The namespace of an overlay, where it is another one."""
 SECRET = "steadyhook-webhook-tls"
 AUTHORITY = f"{SECRET}-ca"
 CERTIFICATE = "steadyhook-webhook"
@@ -88,7 +91,8 @@ class Installation:
 
     def _render(self) -> list[JsonObject]:
         text = self.cluster.kubectl("kustomize", str(MANIFESTS / "overlays" / self._layout))
-        objects = [item for item in yaml.safe_load_all(text.replace(DEFAULT_NAMESPACE, self.namespace))
+        home = HOMES.get(self._layout, DEFAULT_NAMESPACE)
+        objects = [item for item in yaml.safe_load_all(text.replace(home, self.namespace))
                    if item["kind"] not in ("Namespace", "CustomResourceDefinition")]
         for item in objects:
             self._rename(item)
