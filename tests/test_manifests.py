@@ -166,9 +166,9 @@ def test_an_application_gets_a_role_and_a_certificate_and_keeps_its_namespace_wh
     (certificate,) = of_kind(theirs, "WebhookCertificate")
     wanted = policy.parse(certificate["spec"], namespace=namespace, name=certificate["metadata"]["name"])
     assert wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
-    named_secrets = [rule["resourceNames"] for rule in rules(theirs)
-                     if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]]
-    assert named_secrets == [[wanted.secret_name, wanted.authority_secret_name]]
+    named_secrets = {name for rule in rules(theirs) if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]
+                     for name in rule["resourceNames"]}
+    assert named_secrets == {wanted.secret_name, wanted.authority_secret_name}
 
 
 def test_issuers_for_others_have_no_right_to_any_secret_of_their_own_accord(

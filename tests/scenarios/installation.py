@@ -59,7 +59,7 @@ class Installation:
         self.cluster.add_nodes(self.node_names, labels={"steadyhook.io/pool": self.namespace})
         self.cluster.kubectl("create", "namespace", self.apps_namespace)
         self.cluster.kubectl("label", "namespace", self.apps_namespace, f"steadyhook.io/example={self.namespace}")
-        self.objects = [item for item in self._render() if not self._without(item)]
+        self.objects = [item for item in self.render() if not self._without(item)]
         if at_once:
             self.cluster.hold_pod_starts()
         try:
@@ -89,7 +89,8 @@ class Installation:
             with contextlib.suppress(KeyError):
                 self.cluster.remove_node(name)
 
-    def _render(self) -> list[JsonObject]:
+    def render(self) -> list[JsonObject]:
+        """The objects of the layout under the names of this installation."""
         text = self.cluster.kubectl("kustomize", str(MANIFESTS / "overlays" / self._layout))
         home = HOMES.get(self._layout, DEFAULT_NAMESPACE)
         objects = [item for item in yaml.safe_load_all(text.replace(home, self.namespace))
