@@ -1,13 +1,71 @@
 """One installation of issuers for the webhooks of other programs, in namespaces of their own."""
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import yaml
 
-from devcluster import facade
-from scenarios import applications, conftest, installation
+from devcluster import api, audit, facade
+from scenarios import conftest, installation
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+LEAF, AUTHORITY, CERTIFICATE = "longhorn-webhook-tls", "longhorn-webhook-ca", "longhorn-webhook"
+ISSUER = "steadyhook-issuer"
+JsonObject = dict[str, Any]
+
+
+class Application:
+    """A namespace with what the component for Longhorn brings into it."""
+
+    def __init__(self, installed: installation.Installation, name: str) -> None:
+        self.cluster = installed.cluster
+        self.namespace = f"{installed.namespace}-{name}"
+        self.installed = installed
+        self.cluster.kubectl("create", "namespace", self.namespace)
+
+    def apply(self, *kinds: str) -> None:
+        """Objects of the component; of all kinds unless some are named."""
+        text = self.cluster.kubectl("kustomize", str(installation.MANIFESTS / "overlays" / "longhorn"))
+        text = text.replace("longhorn-system", self.namespace)
+        objects = [item for item in yaml.safe_load_all(text.replace(
+                       installation.ISSUERS_NAMESPACE, self.installed.namespace))
+                   if item["metadata"].get("namespace") == self.namespace and (not kinds or item["kind"] in kinds)]
+        assert objects
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+
+    def conditions(self, name: str = CERTIFICATE) -> dict[str, JsonObject]:
+        path = f"/apis/steadyhook.io/v1alpha1/namespaces/{self.namespace}/webhookcertificates/{name}"
+        return {item["type"]: item for item in (self.cluster.request("GET", path).get("status") or {}).get(
+            "conditions", [])}
+
+    def wait_ready(self) -> None:
+        self.cluster.wait_for(lambda: self.conditions().get("Ready", {}).get("status") == "True", 60,
+                              f"the certificate of {self.namespace} to be ready")
+
+    def secret_uid(self) -> str | None:
+        try:
+            path = f"/api/v1/namespaces/{self.namespace}/secrets/{LEAF}"
+            return str(self.cluster.request("GET", path)["metadata"]["uid"])
+        except api.ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def delete_secret(self) -> str:
+        """Delete the leaf Secret; the uid that it had."""
+        uid = self.secret_uid()
+        assert uid is not None
+        self.cluster.kubectl("delete", "secret", LEAF, "-n", self.namespace)
+        return uid
+
+    def wait_issued_anew(self, uid: str) -> None:
+        self.cluster.wait_for(lambda: self.secret_uid() not in (None, uid), 60, "another Secret")
+
+    def writes(self) -> list[int]:
+        """The codes of all writes of issuers to Secrets."""
+        return [audit.code_of(event) for event in self.cluster.audit.select(
+            resource="secrets", namespace=self.namespace, verb=installation.WRITE_VERBS, user=ISSUER)]
 
 
 @pytest.fixture
@@ -18,11 +76,11 @@ def issuers(install: conftest.Install) -> installation.Installation:
 
 
 @pytest.fixture
-def application(issuers: installation.Installation) -> Iterator[Callable[[str], applications.Application]]:
-    made: list[applications.Application] = []
+def application(issuers: installation.Installation) -> Iterator[Callable[[str], Application]]:
+    made: list[Application] = []
 
-    def make(name: str) -> applications.Application:
-        made.append(applications.Application(issuers, name))
+    def make(name: str) -> Application:
+        made.append(Application(issuers, name))
         return made[-1]
 
     yield make
@@ -31,7 +89,7 @@ def application(issuers: installation.Installation) -> Iterator[Callable[[str], 
 
 
 def test_each_namespace_gets_its_certificate_and_one_without_rights_disturbs_nobody(
-    issuers: installation.Installation, application: Callable[[str], applications.Application]
+    issuers: installation.Installation, application: Callable[[str], Application]
 ) -> None:
     without_rights = application("no-rights")
     without_rights.apply("WebhookCertificate")
@@ -49,7 +107,7 @@ def test_each_namespace_gets_its_certificate_and_one_without_rights_disturbs_nob
     without_rights.wait_ready()
 
     # What is deleted is looked after no more, and stays as it is.
-    second.cluster.kubectl("delete", "whcert", applications.CERTIFICATE, "-n", second.namespace)
+    second.cluster.kubectl("delete", "whcert", CERTIFICATE, "-n", second.namespace)
     gone = second.delete_secret()
     later = application("later")
     later.apply()
@@ -58,7 +116,7 @@ def test_each_namespace_gets_its_certificate_and_one_without_rights_disturbs_nob
 
 
 def test_when_the_active_issuer_dies_another_one_has_all_certificates(
-    issuers: installation.Installation, application: Callable[[str], applications.Application]
+    issuers: installation.Installation, application: Callable[[str], Application]
 ) -> None:
     applications = [application(name) for name in ("one", "two")]
     for one in applications:
@@ -74,18 +132,17 @@ def test_when_the_active_issuer_dies_another_one_has_all_certificates(
 
 
 def test_of_two_certificates_for_one_secret_the_older_one_has_it(
-    issuers: installation.Installation, application: Callable[[str], applications.Application],
-    devcluster: facade.DevCluster,
+    issuers: installation.Installation, application: Callable[[str], Application], devcluster: facade.DevCluster
 ) -> None:
     one = application("twice")
     one.apply()
     one.wait_ready()
     path = f"/apis/steadyhook.io/v1alpha1/namespaces/{one.namespace}/webhookcertificates"
-    spec = devcluster.request("GET", f"{path}/{applications.CERTIFICATE}")["spec"]
+    spec = devcluster.request("GET", f"{path}/{CERTIFICATE}")["spec"]
     devcluster.request("POST", path, {
         "apiVersion": "steadyhook.io/v1alpha1", "kind": "WebhookCertificate", "metadata": {"name": "another"},
         "spec": {**spec, "dnsNames": ["another.example.svc"]}})
     ready = devcluster.wait_for(lambda: one.conditions("another").get("Ready"), 60, "the younger one's condition") or {}
     assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
-    assert applications.CERTIFICATE in ready["message"]
+    assert CERTIFICATE in ready["message"]
     assert one.writes() == [201, 201]
