@@ -1,4 +1,5 @@
 """The manifests: what kustomize renders from them, and what a real API server makes of them."""
+import base64
 import contextlib
 import copy
 import datetime
@@ -19,6 +20,7 @@ from devcluster import api, binaries, facade
 from scenarios import accounts
 from steadyhook import settings
 from steadyhook.core import conditions, election, policy, reasons, reporting, serving
+from steadyhook.pki import minting
 
 Manifest = dict[str, Any]
 
@@ -398,7 +400,7 @@ def test_every_account_that_creates_secrets_is_held_to_its_names_and_to_the_toke
         if any("secrets" in rule["resources"] and "create" in rule["verbs"]
                for rule in role_of(objects, item)["rules"])}
     assert creators or overlay == "issuer"
-    for kind in ("secrets", "tokens"):
+    for kind in ("secrets", "tokens", "injection"):
         (restricting,) = [item for item in policies if item["metadata"]["name"].startswith(f"steadyhook-{kind}")]
         (condition,) = restricting["spec"]["matchConditions"]
         pattern = re.fullmatch(r"request\.userInfo\.username\.matches\('(.*)'\)", condition["expression"])
@@ -704,6 +706,10 @@ def policy_in_force(installed: facade.DevCluster, pods: dict[str, accounts.Clien
     installed.wait_for(
         lambda: pods["manager"].status("POST", f"{SECRETS}?dryRun=All", secret(LEAF, kind="Opaque")) == 403,
         what="the policy on Secrets to be in force")
+    configuration = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/steadyhook-example"
+    installed.wait_for(
+        lambda: pods["manager"].status("PATCH", f"{configuration}?dryRun=All", {"webhooks": []}, MERGE) == 403,
+        what="the policy on webhook configurations to be in force")
 
 
 def secret(name: str, *, kind: str = "kubernetes.io/tls", **metadata: Any) -> Manifest:
@@ -947,6 +953,45 @@ def test_an_issuer_has_two_secrets_and_patches_the_named_configurations_alone(
     patch = {"metadata": {"annotations": {"seen": "1"}}}
     assert client.status("PATCH", f"{configurations}/steadyhook-example?dryRun=All", patch, MERGE) == 200
     assert client.status("PATCH", f"{configurations}/other?dryRun=All", patch, MERGE) == 403
+
+
+CHANGES: dict[str, Manifest] = {
+    "another Service": {"clientConfig": {"service": {"name": "other", "namespace": "default", "port": 443}}},
+    "an address": {"clientConfig": {"url": "https://example.com/"}},
+    "fails open": {"failurePolicy": "Ignore"},
+    "no rule": {"rules": []},
+    "other namespaces": {"namespaceSelector": {"matchLabels": {"some": "other"}}},
+    "other objects": {"objectSelector": {"matchLabels": {"some": "other"}}},
+    "a condition": {"matchConditions": [{"name": "never", "expression": "false"}]},
+    "less time": {"timeoutSeconds": 1},
+    "exact versions": {"matchPolicy": "Exact"},
+    "another name": {"name": "other.example.steadyhook.io"},
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "issuer"])
+@pytest.mark.parametrize("kind", ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"])
+def test_of_a_webhook_configuration_an_issuer_changes_the_ca_bundle_and_nothing_else(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str, kind: str
+) -> None:
+    path = f"/apis/admissionregistration.k8s.io/v1/{kind}/steadyhook-example"
+    (webhook,) = installed.request("GET", path)["webhooks"]
+
+    def patch(webhooks: list[Manifest]) -> tuple[int, str]:
+        return pods[account].ask("PATCH", f"{path}?dryRun=All", {"webhooks": webhooks}, MERGE)
+
+    bundle = base64.b64encode(minting.mint_authority(policy.parse(
+        {"secretName": "one", "dnsNames": ["one.example"]}, namespace="one", name="one"),
+        now=datetime.datetime.now(datetime.UTC)).certificate_pem).decode()
+    status, said = patch([{**webhook, "clientConfig": {**webhook["clientConfig"], "caBundle": bundle}}])
+    assert status == 200, said
+    for what, change in CHANGES.items():
+        status, said = patch([{**webhook, **change}])
+        assert (status, "was changed beyond the caBundle" in said) == (403, True), (what, said)
+    for webhooks in ([], [webhook, {**webhook, "name": "second.example.steadyhook.io"}]):
+        assert patch(webhooks)[0] == 403
 
 
 @pytest.mark.cluster

@@ -235,6 +235,24 @@ def add_ghost(cluster: facade.DevCluster, namespace: str, certificate: str) -> N
         "since": "2026-01-01T00:00:00Z"}]}}, content_type=accounts.MERGE)
 
 
+@contextlib.contextmanager
+def configurations(cluster: facade.DevCluster, name: str) -> Iterator[None]:
+    """One of each kind, of somebody else, of which an issuer has to find out whom they call."""
+    webhook = {"name": "none.example.steadyhook.io", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+               "clientConfig": {"service": {"name": "none", "namespace": "default"}}, "rules": [
+                   {"apiGroups": ["none.example.steadyhook.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                    "resources": ["none"]}]}
+    paths = [f"/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations" for kind in (
+        "validating", "mutating")]
+    for path in paths:
+        cluster.request("POST", path, {"metadata": {"name": name}, "webhooks": [webhook]})
+    try:
+        yield
+    finally:
+        for path in paths:
+            cluster.request("DELETE", f"{path}/{name}")
+
+
 def spoil(cluster: facade.DevCluster, namespace: str, name: str, issued: Callable[[], bool]) -> None:
     """Put a Secret of a wrong type in the place of one, and wait until it is as it should be."""
     path = f"/api/v1/namespaces/{namespace}/secrets"
@@ -275,27 +293,32 @@ def test_no_account_of_a_layout_has_a_right_that_it_does_not_use(install: Instal
     wait_all_used(installed, installed.objects)
 
 
+def states(application: test_many.Application) -> dict[str, str]:
+    return {kind: condition["status"] for kind, condition in application.conditions().items()}
+
+
 def test_issuers_for_an_application_have_no_right_that_they_do_not_use(install: Install) -> None:
     installed = install(layout="issuer", nodes=1)
     cluster = installed.cluster
     application = test_many.Application(installed, "longhorn")
     try:
-        application.apply()
-        application.wait_ready()
-        add_ghost(cluster, application.namespace, test_many.CERTIFICATE)
-        path = (f"/apis/steadyhook.io/v1alpha1/namespaces/{application.namespace}/webhookcertificates/"
-                f"{test_many.CERTIFICATE}")
-        cluster.request("PATCH", path, {**test_rotation.SETTLE, "metadata": {"annotations": {
-            "steadyhook.io/rotate-ca": "one"}}}, content_type=accounts.MERGE)
-        cluster.wait_for(lambda: application.conditions()["Rotating"]["status"] == "True", 60, "the rotation to begin")
-        cluster.wait_for(lambda: application.conditions()["Rotating"]["status"] == "False", 120, "the rotation to end")
-        for name in (test_many.LEAF, test_many.AUTHORITY):
-            spoil(cluster, application.namespace, name, lambda: application.conditions()["Ready"]["status"] == "True")
-        kinds = ("roles", "rolebindings")
-        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{application.namespace}"
-        theirs = [{**item, "kind": {"roles": "Role", "rolebindings": "RoleBinding"}[kind]} for kind in kinds
-                  for item in cluster.request("GET", f"{path}/{kind}")["items"]]
-        objects = [*installed.objects, *theirs]
-        wait_all_used(installed, objects)
+        with configurations(cluster, installed.namespace):
+            application.apply()
+            application.wait_ready()
+            add_ghost(cluster, application.namespace, test_many.CERTIFICATE)
+            path = (f"/apis/steadyhook.io/v1alpha1/namespaces/{application.namespace}/webhookcertificates/"
+                    f"{test_many.CERTIFICATE}")
+            cluster.request("PATCH", path, {**test_rotation.SETTLE, "metadata": {"annotations": {
+                "steadyhook.io/rotate-ca": "one"}}}, content_type=accounts.MERGE)
+            cluster.wait_for(lambda: states(application)["Rotating"] == "True", 60, "the rotation to begin")
+            cluster.wait_for(lambda: states(application)["Rotating"] == "False", 120, "the rotation to end")
+            for name in (test_many.LEAF, test_many.AUTHORITY):
+                spoil(cluster, application.namespace, name, lambda: states(application)["Ready"] == "True")
+            kinds = ("roles", "rolebindings")
+            path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{application.namespace}"
+            theirs = [{**item, "kind": {"roles": "Role", "rolebindings": "RoleBinding"}[kind]} for kind in kinds
+                      for item in cluster.request("GET", f"{path}/{kind}")["items"]]
+            objects = [*installed.objects, *theirs]
+            wait_all_used(installed, objects)
     finally:
         cluster.kubectl("delete", "namespace", application.namespace, "--wait=false")
