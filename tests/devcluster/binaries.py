@@ -37,16 +37,17 @@ class BinariesError(RuntimeError):
 
 def find(progress: Progress, environ: Mapping[str, str] = os.environ) -> dict[str, pathlib.Path]:
     """Return the path of each of `PROGRAMS`, building those which no folder has. Raises `BinariesError`."""
-    folders = []
-    if assets := environ.get("KUBEBUILDER_ASSETS"):
-        folders.append(pathlib.Path(assets))
-    cache = cache_folder(environ)
-    folders.append(cache)
-    found = _look(folders)
+    found = present(environ)
     if len(found) < len(PROGRAMS):
-        _build_into(cache, progress, environ)
-        found = _look(folders)
+        _build_into(cache_folder(environ), progress, environ)
+        found = present(environ)
     return found
+
+
+def present(environ: Mapping[str, str] = os.environ) -> dict[str, pathlib.Path]:
+    """The path of each of `PROGRAMS` that is there already. Builds nothing."""
+    assets = environ.get("KUBEBUILDER_ASSETS")
+    return _look([*([pathlib.Path(assets)] if assets else []), cache_folder(environ)])
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> pathlib.Path:
