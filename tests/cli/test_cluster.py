@@ -1,5 +1,7 @@
 """The command line's credentials: where they are, and what is left of them."""
 import contextlib
+import datetime
+import email.utils
 import http.server
 import json
 import os
@@ -110,3 +112,36 @@ def test_no_key_is_left_behind_however_the_command_ends(tmp_path: pathlib.Path, 
                 process.send_signal(number)
                 process.wait(SECONDS)
     assert list(temporary.iterdir()) == []
+
+
+# ---- the clock ----
+
+DATE = "Tue, 01 Jan 2030 12:00:00 GMT"
+NOON = datetime.datetime(2030, 1, 1, 12, 0, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "\x00"])
+def test_without_a_date_nothing_is_known_of_the_clock(date: str | None) -> None:
+    assert cluster.ahead(date, NOON) is None
+
+
+def test_the_clock_is_compared_with_the_middle_of_the_second_that_a_date_means() -> None:
+    assert cluster.ahead(DATE, NOON + datetime.timedelta(seconds=60.5)) == datetime.timedelta(seconds=60)
+    assert cluster.ahead(DATE, NOON - datetime.timedelta(seconds=59.5)) == datetime.timedelta(seconds=-60)
+
+
+@pytest.mark.parametrize(("ahead_seconds", "differs"), [(600, True), (-600, True), (0, False)])
+def test_times_are_judged_by_the_api_servers_clock(
+    api: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ahead_seconds: int, differs: bool
+) -> None:
+    there = datetime.timedelta(seconds=-ahead_seconds)
+    monkeypatch.setattr(WhoAmI, "date_time_string", lambda self: email.utils.format_datetime(
+        datetime.datetime.now(datetime.UTC) + there, usegmt=True))
+    found = cluster.Cluster(kubeconfig=kubeconfig(tmp_path, api), context=None, namespace=None)
+    assert found.clock_ahead is None
+    found.get("/api/v1/me")
+    ahead = found.clock_ahead
+    assert ahead is not None
+    assert abs(ahead - datetime.timedelta(seconds=ahead_seconds)) < cluster.CLOCK_DIFFERS
+    assert (abs(ahead) >= cluster.CLOCK_DIFFERS) is differs
+    assert abs(found.now() - (datetime.datetime.now(datetime.UTC) + there)) < cluster.CLOCK_DIFFERS

@@ -2,6 +2,8 @@
 import base64
 import collections.abc
 import contextlib
+import datetime
+import email.utils
 import json
 import os
 import pathlib
@@ -14,6 +16,7 @@ import yaml
 
 Manifest = dict[str, Any]
 REQUEST_SECONDS = 10.0
+CLOCK_DIFFERS = datetime.timedelta(seconds=5)  # less is the time of an answer, and what the Date header leaves out
 PATIENCE = 5  # how often to try while the API server has too much to do, or has just got a definition
 MERGE_PATCH = "application/merge-patch+json"
 NAMESPACE_FILE = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -87,6 +90,7 @@ class Cluster:
         credentials: "Credentials | None" = None,
     ) -> None:
         self._given = (kubeconfig, context)
+        self._clock_ahead: datetime.timedelta | None = None
         try:
             self._credentials = credentials or Credentials(kubeconfig)
             config = self._credentials.config(context)
@@ -101,6 +105,17 @@ class Cluster:
         """The same cluster with connections of its own, for another thread or namespace."""
         kubeconfig, context = self._given
         return Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace, credentials=self._credentials)
+
+    @property
+    def clock_ahead(self) -> datetime.timedelta | None:
+        """How far this machine's clock is ahead of the API server's, by its last answer; None before that."""
+        return self._clock_ahead
+
+    def now(self) -> datetime.datetime:
+        """The time by the API server's clock, by which its objects have to be judged."""
+        ahead = self._clock_ahead
+        local = datetime.datetime.now(datetime.UTC)
+        return local - ahead if ahead is not None and abs(ahead) >= CLOCK_DIFFERS else local
 
     def get(self, path: str) -> Manifest:
         """The object, or the list."""
@@ -164,6 +179,7 @@ class Cluster:
         try:
             for _ in range(PATIENCE):
                 response = getattr(self._api, method)(**arguments)
+                self._clock_ahead = ahead(response.headers.get("Date"), datetime.datetime.now(datetime.UTC))
                 if response.status_code != requests.codes.too_many_requests:
                     break
                 time.sleep(1.0)  # Retry-After of an API server is a second
@@ -188,6 +204,15 @@ class Cluster:
         remedy = {401: "; log in again", 403: "; ask for this right, or use an account that has it"}
         raise kinds.get(response.status_code, Failed)(
             f"{method.upper()} {path}: {message} ({response.status_code}){remedy.get(response.status_code, '')}")
+
+
+def ahead(date: str | None, local: datetime.datetime) -> datetime.timedelta | None:
+    """How far the local time is ahead of a Date header (RFC 9110, 6.6.1), which knows whole seconds; None without."""
+    try:
+        sent = email.utils.parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return local - sent.replace(tzinfo=sent.tzinfo or datetime.UTC) - datetime.timedelta(seconds=0.5)
 
 
 def _location(path: str) -> dict[str, str]:
