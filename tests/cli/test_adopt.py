@@ -1,12 +1,13 @@
 """``steadyhook repair adopt``: what it looks at before it writes."""
 import datetime
 import json
+import time
 from typing import Any
 
 import pytest
 
 from cli import fake
-from steadyhook.cli import contending
+from steadyhook.cli import contending, repair
 from steadyhook.cli.output import Exit
 from steadyhook.pki import secrets
 
@@ -61,6 +62,7 @@ def test_a_dry_run_says_in_words_what_would_be_created(monkeypatch: pytest.Monke
 
 def refused(monkeypatch: pytest.MonkeyPatch, found: fake.Fake, *arguments: str) -> str:
     """What it says, also in a dry run, when it writes nothing."""
+    monkeypatch.setattr(repair, "ELECTION_SECONDS", 0.0)
     code, output, errors = fake.run(monkeypatch, found, *(arguments or ADOPT))
     assert (code, output, found.created) == (Exit.FAILED, "", [])
     assert fake.run(monkeypatch, found, *(arguments or ADOPT), "--dry-run") == (code, output, errors)
@@ -80,6 +82,18 @@ def test_without_an_active_issuer_it_says_for_how_long(monkeypatch: pytest.Monke
     said = refused(monkeypatch, found)
     assert "nobody issues for 10 minutes" in said
     assert "Deployment steadyhook-issuer: 2 of 2 pods ready" in said
+
+
+def test_an_election_that_has_no_result_just_now_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, found: fake.Fake
+) -> None:
+    peering = found.objects[f"{PEERINGS}/steadyhook-issuers"]
+    peering["status"] = {}
+    monkeypatch.setattr(time, "sleep", lambda _: peering["status"].update({"issuer-1": record()}))
+    code, _, errors = fake.run(monkeypatch, found, *ADOPT)
+    assert code == Exit.FINE
+    assert "waiting 20 s for an issuer to become active: nobody issues" in errors
+    assert len(found.created) == 1
 
 
 def test_without_the_issuers_rights_it_names_the_role(monkeypatch: pytest.MonkeyPatch, found: fake.Fake) -> None:

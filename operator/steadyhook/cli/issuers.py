@@ -58,6 +58,7 @@ class Standing:
     account: str | None = None
     problem: str | None = None
     remedy: str = ""
+    installed: bool = False  # whether an installation should issue it, so that the problem may pass by itself
     hidden: str | None = None
 
 
@@ -120,7 +121,7 @@ def standing(seen: Seen, *, namespace: str, certificate: str, now: datetime.date
         key = next(iter(wanted))
         of_it = [item for item in programs if (item.namespace, item.peering) == key]
         problem, remedy = _nobody(key, known.get(key), of_it, now)
-        return Standing(problem=problem, remedy=remedy, hidden=seen.hidden)
+        return Standing(problem=problem, remedy=remedy, installed=True, hidden=seen.hidden)
     if seen.hidden is not None:
         return Standing(hidden=seen.hidden)
     return Standing(problem=f"no installation of steadyhook in this cluster issues WebhookCertificate {certificate} of"

@@ -21,6 +21,7 @@ WORKLOADS = {
 }
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 LOOK_SECONDS = 1.0
+ELECTION_SECONDS = 20.0  # longer than a record lives: another instance takes over meanwhile, if there is one
 DURATIONS = {"duration": "8760h", "renewBefore": "2400h"}
 
 
@@ -68,8 +69,7 @@ def adopt(
     manifest = {"apiVersion": "steadyhook.io/v1alpha1", "kind": "WebhookCertificate",
                 "metadata": {"name": name, "namespace": found.namespace}, "spec": spec}
     owner = _owner(found, held, _certificates(found, collection), spec)
-    standing = issuers.standing(looking.installations(found), namespace=found.namespace, certificate=owner or name,
-                                now=found.now())
+    standing = _issuer(found, owner or name, patience=0.0 if dry_run else min(ELECTION_SECONDS, timeout))
     _check_issuer(found, standing, spec)
     described = (f"WebhookCertificate {found.namespace}/{name} for {', '.join(spec['dnsNames'])}; its issuer would"
                  f" be {looking.where(found, standing)}")
@@ -133,6 +133,21 @@ def _owner(
             f"{secret} is no listener's: it has no annotation listener.cattle.io/..., expected one that dynamiclistener"
             f" sets; it seems to be that of {maker}, which would not leave it to an issuer. See docs/taking-over.md")
     return None
+
+
+def _issuer(found: cluster.Cluster, certificate: str, *, patience: float) -> issuers.Standing:
+    """Who would issue it; an election that has no result just now is waited for."""
+    deadline = time.monotonic() + patience
+    said = False
+    while True:
+        standing = issuers.standing(looking.installations(found), namespace=found.namespace, certificate=certificate,
+                                    now=found.now())
+        if standing.problem is None or not standing.installed or time.monotonic() >= deadline:
+            return standing
+        if not said:
+            output.say(f"waiting {patience:.0f} s for an issuer to become active: {standing.problem}")
+            said = True
+        time.sleep(LOOK_SECONDS)
 
 
 def _check_issuer(found: cluster.Cluster, standing: issuers.Standing, spec: cluster.Manifest) -> None:
