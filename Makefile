@@ -33,7 +33,7 @@ endif
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is $$($(PYTHON) -V), expected 3.11 or newer; say PYTHON=..."; exit 1; }
+		echo "$(PYTHON) is not usable: $$($(PYTHON) -V 2>&1 | head -1), expected Python 3.11 or newer; say PYTHON=..."; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from devcluster import addresses, certificates, facade, waiting, watchdog
+from devcluster import addresses, certificates, facade, lifecycle, mounting, waiting, watchdog
 
 pytestmark = pytest.mark.cluster  # the parts that need none: test_devcluster_parts.py
 
@@ -215,6 +215,55 @@ def test_a_pods_token_is_its_serviceaccounts_and_carries_the_nodes_name(
     assert user["username"] == f"system:serviceaccount:{namespace}:default"
     assert user["extra"]["authentication.kubernetes.io/node-name"] == [pod.node]
     assert user["extra"]["authentication.kubernetes.io/pod-uid"] == [pod.uid]
+
+
+# Prints what it finds where a pod's credentials are, and each token that comes.
+IN_CLUSTER = """
+import json, os, pathlib, time
+folder = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+print(json.dumps({"files": sorted(item.name for item in folder.iterdir() if item.name[0] != "."),
+                  "namespace": (folder / "namespace").read_text(),
+                  "ca": (folder / "ca.crt").read_text(),
+                  "kubeconfig": os.environ.get("KUBECONFIG"), "others": os.listdir("/var/run"),
+                  "server": [os.environ["KUBERNETES_SERVICE_" + each] for each in ("HOST", "PORT")]}), flush=True)
+seen = None
+while True:
+    token = (folder / "token").read_text()
+    if token != seen:
+        print(token, flush=True)
+        seen = token
+    time.sleep(0.1)
+"""
+
+
+def test_a_pod_may_have_the_credentials_of_a_real_one_with_a_token_that_is_renewed(
+    devcluster: facade.DevCluster, namespace: str, nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if hindrance := mounting.hindrance():
+        pytest.skip(hindrance)
+    monkeypatch.setattr(lifecycle, "REFRESH_SECONDS", 1.0)
+    manifest = daemon_set("inside", nodes, container(IN_CLUSTER))
+    manifest["spec"]["template"]["metadata"]["annotations"] = {lifecycle.CREDENTIALS: "in-cluster"}
+    apply(devcluster, namespace, manifest)
+    pod = ready_pods(devcluster, namespace, 3)[0]
+    devcluster.wait_for(lambda: len(pod.log().splitlines()) >= 3, 20, "another token")
+    first, *tokens = pod.log().splitlines()
+    found = json.loads(first)
+    assert found["files"] == ["ca.crt", "namespace", "token"]
+    assert (found["namespace"], found["kubeconfig"], found["others"]) == (namespace, None, ["secrets"])
+    assert found["ca"].encode() == devcluster.ca_pem
+    assert found["server"][0] == "127.0.0.1"
+    server = "https://" + ":".join(found["server"])
+    authority = pathlib.Path(devcluster.folder, "in-cluster-ca.crt")
+    authority.write_text(found["ca"])
+    for token in tokens[:2]:
+        review = json.loads(devcluster.kubectl(
+            "--kubeconfig", "/dev/null", "--server", server, "--certificate-authority", str(authority),
+            "--token", token, "auth", "whoami", "-o", "json"))
+        user = review["status"]["userInfo"]
+        assert user["username"] == f"system:serviceaccount:{namespace}:default"
+        assert user["extra"]["authentication.kubernetes.io/pod-uid"] == [pod.uid]
+    assert not mounting.SERVICE_ACCOUNT.exists(), "it is seen outside of the pod"
 
 
 def test_a_killed_process_is_restarted_and_counted(devcluster: facade.DevCluster, namespace: str, nodes: str) -> None:
