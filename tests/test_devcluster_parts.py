@@ -40,7 +40,8 @@ def fake_go(folder: pathlib.Path, build: str) -> pathlib.Path:
     folder.mkdir()
     go = folder / "go"
     go.write_text(
-        f'#!/bin/sh\n[ "$1" = env ] && echo go1.26.0 && exit\nfor word; do\n'
+        f'#!/bin/sh\n[ "$1" = env ] && echo go1.26.0 && exit\n'
+        '[ "$1" = list ] && printf "first\\nsecond\\nthird\\n" && exit\nfor word; do\n'
         f'  [ "$last" = -o ] && DIR=$word\n  last=$word\ndone\n{build}\n'
     )
     go.chmod(0o755)
@@ -78,6 +79,24 @@ def test_missing_programs_are_built_once_with_visible_progress(tmp_path: pathlib
 def test_a_test_without_the_marker_cluster_builds_nothing() -> None:
     with pytest.raises(pytest.fail.Exception, match="marked `cluster`"):
         binaries.find(pytest.fail)
+
+
+def test_a_build_tells_how_many_of_how_many_steps_are_done(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "PROGRESS_SECONDS", 0.05)
+    seen = tmp_path / "seen"
+    build = f"echo first; echo second; while [ ! -e {seen} ]; do sleep 0.05; done\n"
+    build += "for p in server kube-apiserver kube-controller-manager kube-scheduler kubectl; do\n"
+    build += "  echo > $DIR/$p; chmod +x $DIR/$p\ndone"
+    path = os.pathsep.join((str(fake_go(tmp_path / "go", build)), os.defpath))
+
+    def say(line: str) -> None:
+        if "2 of 3 steps done, now second" in line:
+            seen.touch()
+
+    binaries.find(say, {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path})
+    assert seen.exists()
 
 
 def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path: pathlib.Path) -> None:
