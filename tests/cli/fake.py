@@ -1,4 +1,5 @@
 """A cluster of dictionaries, for what the command line decides and says."""
+import collections.abc
 import datetime
 import urllib.parse
 from typing import Any
@@ -62,6 +63,9 @@ class Fake(cluster.Cluster):
         if path in self.refused:
             raise cluster.Forbidden(f"GET {path}: forbidden (403)")
         return self.objects.get(path)
+
+    def watch(self, path: str, **_: Any) -> collections.abc.Iterator[tuple[float, str, JsonObject]]:
+        return iter(())  # nothing changes
 
     def create(self, path: str, manifest: JsonObject) -> JsonObject:
         if path in self.refused:
