@@ -108,6 +108,28 @@ def test_nobody_who_issues_is_a_fault(monkeypatch: pytest.MonkeyPatch, found: fa
     assert "kubectl get pods -n ns -l app.kubernetes.io/name=steadyhook" in text
 
 
+def test_a_watched_status_is_not_told_again_because_time_goes_by(
+    monkeypatch: pytest.MonkeyPatch, found: fake.Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Looks:
+        """Time goes by twice, then another pod is active, then it ends."""
+
+        count = 0
+
+        def wait(self) -> None:
+            self.count += 1
+            if self.count == 3:
+                raise KeyboardInterrupt
+            ages = {1: 200.0, 2: 1.0}
+            found.objects[f"{PEERINGS}/steadyhook"]["status"] = {pod_name(7): record(age_seconds=ages[self.count])}
+
+    found.objects[f"{PEERINGS}/steadyhook"]["status"] = {pod_name(7): record(age_seconds=135)}
+    with pytest.raises(KeyboardInterrupt):
+        status._follow(found, "ns", "text", Looks())  # type: ignore[arg-type]
+    text = capsys.readouterr().out
+    assert (text.count("nobody issues"), text.count("on node-7")) == (1, 1)
+
+
 def test_the_issuer_of_another_namespace_is_named(monkeypatch: pytest.MonkeyPatch, found: fake.Fake) -> None:
     del found.objects[f"{PEERINGS}/steadyhook"]
     other = "steadyhook-issuers"

@@ -55,10 +55,11 @@ def _follow(found: cluster.Cluster, namespace: str | None, form: str, changes: "
     shown = None
     while True:
         seen = look(found, namespace)
-        if seen != shown:
+        told = [{**item, "nobodyIssues": item["nobodyIssues"] is not None} for item in seen]  # it counts the time
+        if told != shown:
             _show(seen, form, found.now())
             sys.stdout.flush()
-            shown = seen
+            shown = told
         changes.wait()
 
 
@@ -109,12 +110,13 @@ def look(found: cluster.Cluster, namespace: str | None) -> list[dict[str, Any]]:
     for item in certificates:
         standing = issuers.standing(seen, namespace=item["metadata"]["namespace"],
                                     certificate=item["metadata"]["name"], now=found.now())
-        result.append(_certificate(item, instances, standing, looking.where(found, standing)))
+        issuer = looking.where(found, standing) if standing.problem is None else None
+        result.append(_certificate(item, instances, standing, issuer))
     return result
 
 
 def _certificate(
-    manifest: cluster.Manifest, instances: list[dict[str, Any]], standing: issuers.Standing, issuer: str
+    manifest: cluster.Manifest, instances: list[dict[str, Any]], standing: issuers.Standing, issuer: str | None
 ) -> dict[str, Any]:
     metadata, state = manifest["metadata"], manifest.get("status") or {}
     conditions = {item["type"]: item for item in state.get("conditions", [])}
