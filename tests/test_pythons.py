@@ -3,6 +3,9 @@ import pathlib
 import re
 import sys
 
+import pytest
+
+from pythons import __main__ as program
 from pythons import finding
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -57,3 +60,22 @@ def test_a_name_that_is_another_version_is_not_taken(tmp_path: pathlib.Path) -> 
 def test_none_at_all_is_said_in_words(tmp_path: pathlib.Path) -> None:
     found, said = finding.find("3.14", {"HOME": str(tmp_path), "PATH": str(tmp_path)})
     assert (found, said) == (None, "there is no python3.14 on the PATH, in pyenv or in uv")
+
+
+@pytest.mark.parametrize(("results", "code"), [
+    ({"3.11": "passed (1 s)", "3.12": None}, 0),
+    ({"3.11": "passed (1 s)", "3.12": "FAILED: pytest exited with 1"}, 1),
+    ({"3.11": "FAILED: no venv could be made"}, 1),
+    ({"3.11": None, "3.12": None}, 1),
+])
+def test_a_python_that_is_there_has_to_pass_and_one_that_is_not_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], results: dict[str, str | None], code: int
+) -> None:
+    monkeypatch.setattr(finding, "supported", lambda of: tuple(results))
+    there = pathlib.Path("/python")
+    monkeypatch.setattr(finding, "find", lambda version: (there if results[version] else None, "none"))
+    monkeypatch.setattr(program, "_try", lambda version, path, requirements: results[version])
+    assert program.main() == code
+    told = capsys.readouterr().out
+    for version, result in results.items():
+        assert f"{version}  {result or 'skipped: none'}" in told
