@@ -34,6 +34,9 @@ class Fake(cluster.Cluster):
     def now(self) -> datetime.datetime:
         return NOW
 
+    def again(self, namespace: str) -> "Fake":
+        return self
+
     def add(self, collection: str, name: str, **content: Any) -> JsonObject:
         namespace = collection.partition("/namespaces/")[2].partition("/")[0]
         metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", **content.pop("metadata", {})}

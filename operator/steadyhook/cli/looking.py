@@ -1,5 +1,8 @@
 """Looking at a Secret and all around it for a while: the reading that a diagnosis needs."""
 import collections.abc
+import concurrent.futures
+import threading
+from typing import TypeVar
 
 from steadyhook.cli import cluster, diagnosis, issuers
 from steadyhook.core import facts, leaf
@@ -12,6 +15,7 @@ CONFIGURATIONS = {
     "APIService": "/apis/apiregistration.k8s.io/v1/apiservices",
 }
 LOOKS = 3
+Result = TypeVar("Result")
 Call = tuple[str, facts.Entry]
 
 
@@ -133,6 +137,9 @@ def look(
     versions = [diagnosis.Version(at=0.0, fingerprint=_fingerprint(first))]
     last = latest = first
     looked_for = 0.0
+    owner = _owner(found, namespace, name)
+    asks = owner is not None or is_listeners(first)
+    issuing = _meanwhile(_issuing, found.again(namespace), name, owner) if asks else None
     for _ in range(LOOKS):
         for at, kind, item in found.watch(
                 f"/api/v1/namespaces/{namespace}/secrets", selector=f"metadata.name={name}",
@@ -151,18 +158,11 @@ def look(
             if service[0] == namespace or _covers(held, service)}
     mine = [service for service in pods if _covers(held, service) or _should_cover(
         held, service, served_by_its_pods=any(pod.name in mounting for pod in pods[service]))]
-    owner = _owner(found, namespace, name)
     annotations = last["metadata"].get("annotations") or {}
-    listened = is_listeners(last)
-    issuing, missing = None, tuple[str, ...]()
-    if owner is not None or listened:
-        certificate = owner or certificate_name(name)
-        issuing = issuers.standing(installations(found), namespace=namespace, certificate=certificate, now=found.now())
-    if issuing is not None and issuing.account is not None and owner is None:
-        missing = tuple(rights(found, issuing.account, leaf_secret=name, ca_secret=ca_name(name))[0])
+    standing, missing = issuing.result() if issuing is not None else (None, ())
     ahead = found.clock_ahead
     return diagnosis.Looked(
-        listened=listened, cert_manager=annotations.get("cert-manager.io/certificate-name"), issuing=issuing,
+        listened=is_listeners(last), cert_manager=annotations.get("cert-manager.io/certificate-name"), issuing=standing,
         rights_missing=missing,
         clock_ahead=ahead if ahead is not None and abs(ahead) >= cluster.CLOCK_DIFFERS else None,
         namespace=namespace, name=name, seconds=looked_for, versions=tuple(versions), leaf=held,
@@ -173,6 +173,35 @@ def look(
                       for what, entry in called if entry.service in mine and entry.service is not None),
         pods=tuple(pod for service in mine for pod in pods[service]),
         instances=tuple(_instances(found, namespace, owner)) if owner is not None else ())
+
+
+def _meanwhile(
+    function: collections.abc.Callable[..., Result], *arguments: object
+) -> concurrent.futures.Future[Result]:
+    """Call it beside what follows (in a storm each answer takes its time), in a thread that no exit waits for."""
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future
+
+
+def _issuing(
+    found: cluster.Cluster, secret_name: str, owner: str | None
+) -> tuple[issuers.Standing, tuple[str, ...]]:
+    """Who issues the Secret's WebhookCertificate, or would if it were adopted; and the rights that are missing then."""
+    seen = installations(found)
+    standing = issuers.standing(seen, namespace=found.namespace, certificate=owner or certificate_name(secret_name),
+                                now=found.now())
+    if owner is not None or standing.account is None:
+        return standing, ()
+    missing, _ = rights(found, standing.account, leaf_secret=secret_name, ca_secret=ca_name(secret_name))
+    return standing, tuple(missing)
 
 
 def secret(found: cluster.Cluster, namespace: str, name: str) -> cluster.Manifest:
