@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from devcluster import api, audit, facade
+from devcluster import api, audit, facade, lifecycle
 
 MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
 DEFAULT_NAMESPACE = "steadyhook-system"
@@ -31,13 +31,13 @@ class Installation:
     One layout of the manifests, renamed so that many can share a cluster, with ``nodes`` nodes of its own.
 
     ``env`` is added to each container's environment, ``modules`` of this folder to its handlers. Cluster-scoped objects
-    get the namespace as a suffix.
+    get the namespace as a suffix. ``in_cluster``: the pods have the credentials of real pods, and no KUBECONFIG.
     """
 
     def __init__(
         self, cluster: facade.DevCluster, namespace: str, *, layout: str = "manager", nodes: int = 3,
         env: dict[str, str] | None = None, modules: tuple[str, ...] = (),
-        without: Callable[[JsonObject], bool] = lambda item: False,
+        without: Callable[[JsonObject], bool] = lambda item: False, in_cluster: bool = False,
     ) -> None:
         self.cluster = cluster
         self.namespace = namespace
@@ -49,6 +49,7 @@ class Installation:
         if modules:
             self._env["PYTHONPATH"] = f"{MANIFESTS.parent / 'operator'}:{pathlib.Path(__file__).parent}"
         self._without = without
+        self._in_cluster = in_cluster
         self.objects: list[JsonObject] = []
         self.labels: dict[str, str] = {}  # of each ConfigMap that is sent through the webhooks
 
@@ -98,7 +99,7 @@ class Installation:
         for item in objects:
             self._rename(item)
             if item["kind"] in ("DaemonSet", "Deployment"):
-                self._place(item["spec"]["template"]["spec"])
+                self._place(item["spec"]["template"])
         return objects
 
     def _rename(self, item: JsonObject) -> None:
@@ -116,7 +117,10 @@ class Installation:
         for webhook in item.get("webhooks", []):
             webhook["namespaceSelector"]["matchLabels"] = {"steadyhook.io/example": self.namespace}
 
-    def _place(self, pod: JsonObject) -> None:
+    def _place(self, template: JsonObject) -> None:
+        pod = template["spec"]
+        if self._in_cluster:
+            template["metadata"].setdefault("annotations", {})[lifecycle.CREDENTIALS] = "in-cluster"
         pod["nodeSelector"] = {"steadyhook.io/pool": self.namespace}
         for container in pod["containers"]:
             container["args"].extend(f"--module={module}" for module in self._modules)
