@@ -28,6 +28,13 @@ CERTIFICATE_GENERATION = prometheus_client.Gauge(
     "steadyhook_certificate_generation", "The generation of the served certificate.")
 SECRET_REJECTED = prometheus_client.Counter(
     "steadyhook_secret_rejected_total", "Contents of the Secret that were seen and not served, by reason.", ["reason"])
+CONNECTIONS = prometheus_client.Gauge(
+    "steadyhook_connections", "Open connections, those in their handshake included, by port.", ["port"])
+CONNECTIONS_CUT = prometheus_client.Counter(
+    "steadyhook_connections_cut_total",
+    "Connections ended here: to make room for another one (full), or as too slow (slow).", ["port", "reason"])
+HANDSHAKE_FAILURES = prometheus_client.Counter(
+    "steadyhook_handshake_failures_total", "TLS handshakes that failed: a client that does not trust the CA, say.")
 
 # The issuing half.
 ACTIVE = prometheus_client.Gauge("steadyhook_active", "1 while this instance is the elected issuer, else 0.")
