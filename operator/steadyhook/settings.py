@@ -40,6 +40,7 @@ class Settings:
     listen_address: str | None  # None: all interfaces
     webhook_port: int
     health_port: int
+    max_connections: int  # at once, on the webhook port; each takes about 0.3 MiB
     drain_seconds: float
     seats: int
     peering_name: str
@@ -94,6 +95,7 @@ def load(
         listen_address=environ.get("STEADYHOOK_LISTEN_ADDRESS") or None,
         webhook_port=_integer(environ, "STEADYHOOK_WEBHOOK_PORT", 9443, lowest=1, highest=65535),
         health_port=_integer(environ, "STEADYHOOK_HEALTH_PORT", 8080, lowest=1, highest=65535),
+        max_connections=_integer(environ, "STEADYHOOK_MAX_CONNECTIONS", 256, lowest=16, highest=4096),
         drain_seconds=_integer(environ, "STEADYHOOK_DRAIN_SECONDS", 8, lowest=0, highest=600),
         seats=_integer(environ, "STEADYHOOK_SEATS", 3, lowest=1, highest=20),
         peering_name=peering_name or _name(environ, "STEADYHOOK_PEERING", "steadyhook"),

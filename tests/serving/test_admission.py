@@ -246,6 +246,55 @@ def test_answers_are_counted_by_status_code_and_timed(authority: support.Authori
     asyncio.run(main())
 
 
+def test_an_answer_that_nobody_waits_for_any_more_is_given_up(
+    authority: support.Authority, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("steadyhook.serving.admission.ANSWER_SECONDS", 0.1)
+
+    async def main() -> None:
+        server = support.make_server(authority.issue())
+        async with support.serve(server, Slow()):
+            answer = await support.ask(server.port, "/", support.encode(support.review()), authority.client())
+            assert (answer.status, answer.text) == (504, "there was no answer within 0.1 s\n")
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_told_in_full_once_in_a_while_and_not_for_each_request(
+    authority: support.Authority, caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        server = support.make_server(authority.issue())
+        async with support.serve(server, fail):
+            for _ in range(5):
+                answer = await support.ask(server.port, "/", support.encode(support.review()), authority.client())
+                assert answer.status == 500
+                assert "RuntimeError" in answer.text
+
+    asyncio.run(main())
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_route_that_cannot_read_its_body_gets_400_for_its_caller(
+    authority: support.Authority, caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def convert(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.json_response(await request.json())
+
+    async def main() -> None:
+        server = support.make_server(authority.issue(), routes={"/convert": convert})
+        async with support.serve(server):
+            for body in (b"no json", b"\xff", b"[" * 100_000):
+                answer = await support.ask(server.port, "/convert", body, authority.client())
+                assert (answer.status, bool(answer.text)) == (400, True)
+
+    asyncio.run(main())
+    assert "Traceback" not in caplog.text
+
+
 class Slow:
     """A review function that takes until it is told."""
 

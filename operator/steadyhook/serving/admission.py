@@ -214,7 +214,7 @@ class _Listener:
                                         headers=_allowed_methods(error))
         except intake.Refused as error:
             return _refusal(error.status, error)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # of a route: it may read the body as it likes
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:  # of a route, from request.json()
             return _refusal(400, error)
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
@@ -249,8 +249,6 @@ class _Listener:
             return _refusal(404, error)
         except _kopf.WebhookError as error:
             return _refusal(400, error)
-        except RecursionError:
-            return _refusal(400, RecursionError("the object is nested too deeply"))
 
     def _complain(self, request: aiohttp.web.Request, error: Exception) -> None:
         """In full once in a while, since whoever can reach the port decides how often this happens."""

@@ -4,11 +4,12 @@ How many connections a port holds, and which one goes first when there is no roo
 Whoever reaches a port can open connections without end, and each costs memory and a descriptor. So a port has a number
 of places. A newcomer that finds all of them taken gets the place of the connection that is missed least:
 
-1. one that never had a request answered (one still in its handshake counts too), the longest idle first;
-2. one that did, the longest idle first: clients open another one when they need it;
-3. one whose request is still on its way in and has been for PATIENCE_SECONDS.
+1. one that never had a request answered in its GRACE_SECONDS, the oldest first: an API server asks within milliseconds,
+   so these are held open for nothing, be it in the handshake, idle or with half a request;
+2. one that had, the longest idle first: its client opens another one when it needs it. But only while newcomers hold
+   less than a quarter of the places; else it is they who have to wait for each other.
 
-A request that is being answered is never cut off for room: if all are, the newcomer waits.
+A request that is being answered is never cut off for room. If nobody can go, newcomers wait in the kernel's queue.
 """
 import asyncio
 import collections.abc
@@ -32,7 +33,7 @@ HANDSHAKE_SECONDS = 10.0
 HEAD_SECONDS = 10.0
 # Longer than Go's 90 s for an idle connection, so that it is always the API server that closes one.
 KEEPALIVE_SECONDS = 120.0
-PATIENCE_SECONDS = 2.0
+GRACE_SECONDS = 1.0
 # For a peer that does not answer the end of the TLS connection; asyncio's own 30 s would keep its memory for as long.
 CLOSING_SECONDS = 1.0
 SWEEP_SECONDS = 1.0
@@ -56,12 +57,6 @@ class Activity(enum.Enum):
     ANSWERING = "Answering"
 
 
-LONGEST_SECONDS = {
-    Activity.HEAD: HEAD_SECONDS,
-    Activity.IDLE: KEEPALIVE_SECONDS + 10,  # aiohttp closes it before; but not one that never reads its answer
-}
-
-
 class Connection(asyncio.Protocol):
     """One connection: passes all that happens to aiohttp's protocol, and notes what it does and since when."""
 
@@ -71,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.opening: asyncio.Task[None] | None = None
         self.useful = False  # whether a request was answered well on it
         self.activity = Activity.OPENING
-        self.since = time.monotonic()
+        self.accepted = self.since = time.monotonic()
         self._closed = closed
 
     def enter(self, activity: Activity) -> None:
@@ -100,6 +95,11 @@ class Connection(asyncio.Protocol):
         self._closed(self)
         self.protocol.connection_lost(error)
 
+    def may_go(self, now: float) -> bool:
+        """Whether it is idle; half a request is no better after a while."""
+        halfway = self.activity in (Activity.HEAD, Activity.BODY) and now - self.since >= GRACE_SECONDS
+        return self.activity is Activity.IDLE or halfway
+
     def cut(self) -> None:
         """End it at once."""
         if isinstance(self.transport, asyncio.Transport):
@@ -108,20 +108,19 @@ class Connection(asyncio.Protocol):
             self.opening.cancel()
 
 
-def dispensable(connections: collections.abc.Iterable[Connection], now: float) -> Connection | None:
+def dispensable(
+    connections: collections.abc.Collection[Connection], *, places: int, now: float
+) -> Connection | None:
     """The connection that is missed least, if there is one that may be cut off for a newcomer."""
-    ranked = [(rank, item.since, item) for item in connections if (rank := _rank(item, now)) is not None]
-    return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
-
-
-def _rank(connection: Connection, now: float) -> int | None:
-    match connection.activity:
-        case Activity.ANSWERING:
-            return None
-        case Activity.HEAD | Activity.BODY:
-            return 2 if now - connection.since >= PATIENCE_SECONDS else None
-        case _:
-            return int(connection.useful)
+    newcomers = [item for item in connections if not item.useful and item.activity is not Activity.ANSWERING]
+    if newcomers:
+        oldest = min(newcomers, key=lambda item: item.accepted)
+        if now - oldest.accepted >= GRACE_SECONDS:
+            return oldest
+    if len(newcomers) >= places / 4:
+        return None
+    idle = [item for item in connections if item.useful and item.may_go(now)]
+    return min(idle, key=lambda item: item.since, default=None)
 
 
 class Connections:
@@ -207,14 +206,14 @@ class Connections:
     async def _make_room(self) -> None:
         while len(self._open) >= self._places:
             self._complain("all %d places are taken", self._places)
-            victim = dispensable(self._open.values(), time.monotonic())
+            victim = dispensable(self._open.values(), places=self._places, now=time.monotonic())
             if victim is not None:
                 self._cut(victim, reason="full")
                 await asyncio.sleep(0)  # others have their turn, however fast newcomers are
                 continue
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE_SECONDS / 10):
+                async with asyncio.timeout(GRACE_SECONDS / 10):
                     await self._changed.wait()
 
     async def _open_up(self, connection: Connection, accepted: socket.socket) -> None:
@@ -239,8 +238,10 @@ class Connections:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
+            # aiohttp closes one that is idle before; but not one that never reads its answer.
+            longest = {Activity.HEAD: HEAD_SECONDS, Activity.IDLE: KEEPALIVE_SECONDS + 10}
             for connection in list(self._open.values()):
-                if now - connection.since > LONGEST_SECONDS.get(connection.activity, float("inf")):
+                if now - connection.since > longest.get(connection.activity, float("inf")):
                     self._cut(connection, reason="slow")
 
     def _cut(self, connection: Connection, *, reason: str) -> None:

@@ -30,7 +30,7 @@ WAIT_SECONDS = 5.0
 SMALL_BYTES = 128 * 2**10
 BODIES_BYTES = 16 * 2**20
 PARSED_SMALL_BYTES = 256 * 2**10
-PARSED_BYTES = 128 * 2**20
+PARSED_BYTES = 160 * 2**20
 
 
 GONE = 499
@@ -149,8 +149,9 @@ def weigh(body: bytes) -> int:
     commas = body.count(b",")
     containers = sum(empty) + sum(filled)
     scalars = max(0, commas + sum(filled) - containers)
-    return (len(body) + 64 * empty[0] + 56 * empty[1] + 192 * filled[0] + 88 * filled[1] + 8 * commas + 56 * scalars
-            + 16 * body.count(b":"))
+    more_keys = max(0, body.count(b":") - filled[0])  # the smallest object has room for the first
+    return (len(body) + 64 * empty[0] + 56 * empty[1] + 184 * filled[0] + 88 * filled[1] + 8 * commas + 48 * scalars
+            + 84 * more_keys)
 
 
 def loads(body: bytes) -> Any:
