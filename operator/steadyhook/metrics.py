@@ -10,6 +10,13 @@ import steadyhook
 _INFO = prometheus_client.Info("steadyhook", "The running program.")
 _INFO.info({"version": steadyhook.__version__})
 
+RESTARTS = prometheus_client.Counter(
+    "steadyhook_restarts_total", "How often a part of this instance has ended by itself and was started again.",
+    ["part"])
+CLOCK_SKEW_SECONDS = prometheus_client.Gauge(
+    "steadyhook_clock_skew_seconds",
+    "How far the clock of this machine is ahead of the API server's, by its last answer.")
+
 # The serving half.
 SERVING = prometheus_client.Gauge(
     "steadyhook_serving", "1 while this instance serves a certificate that has not expired, else 0.")

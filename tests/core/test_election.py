@@ -2,7 +2,9 @@
 import datetime
 
 import hypothesis
+import pytest
 from hypothesis import strategies
+from kopf._core.engines import peering
 
 from steadyhook.core import election
 
@@ -63,3 +65,57 @@ def test_at_most_one_is_active_whatever_the_records(peers: list[tuple[str, int, 
     records = [record(name, priority, seconds_left=left) for name, priority, left in peers]
     roles = [election.role(records, identity=r.identity, now=NOW) for r in records]
     assert roles.count(election.Role.ACTIVE) <= 1
+
+
+SOUND = {"lastseen": "2030-01-01T00:00:00.123456+00:00", "lifetime": 15, "priority": -5}
+
+
+@pytest.mark.parametrize("record", [
+    SOUND, {**SOUND, "lastseen": "2030-01-01 00:00:00Z"}, {**SOUND, "lastseen": "2030-01-01T00:00:00"},
+    {**SOUND, "lifetime": 10 * 365 * 86400}, {**SOUND, "priority": 10**30}, {"lastseen": SOUND["lastseen"]},
+    {**SOUND, "more": "of a later version"},
+])
+def test_a_record_that_kopf_can_read_is_left_alone(record: object) -> None:
+    peering.Peer(identity=peering.Identity("a"), **record)  # type: ignore[arg-type]
+    assert election.unreadable({"status": {"a": record}}) == ()
+
+
+@pytest.mark.parametrize("record", [
+    {**SOUND, "lastseen": "never"}, {**SOUND, "lastseen": "9999-12-31T23:59:59"}, {**SOUND, "lastseen": 1},
+    {**SOUND, "lifetime": 10**12}, {**SOUND, "lifetime": "soon"}, {**SOUND, "lifetime": None},
+    {**SOUND, "lifetime": -1}, {**SOUND, "priority": "high"}, {**SOUND, "identity": "b"}, {}, None, "x", 1, [],
+])
+def test_a_record_that_ends_kopf_or_that_nobody_writes_is_found(record: object) -> None:
+    assert election.unreadable({"status": {"a": record, "b": SOUND}}) == ("a",)
+
+
+JSON = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats(allow_nan=False)
+    | strategies.text(max_size=20) | strategies.sampled_from(["2030-01-01T00:00:00+00:00", "9999-12-31T23:59:59"]),
+    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(
+        strategies.sampled_from(["lastseen", "lifetime", "priority", "identity", "x"]), inner, max_size=4),
+    max_leaves=8)
+
+
+@hypothesis.given(record=JSON)
+def test_whatever_is_not_found_unreadable_kopf_reads(record: object) -> None:
+    if not election.unreadable({"status": {"a": record}}):
+        assert isinstance(record, dict)
+        peering.Peer(identity=peering.Identity("a"), **record)
+
+
+@pytest.mark.parametrize(("skew_seconds", "others", "fine"), [
+    (None, True, True), (14.0, True, True), (16.0, True, False), (-16.0, True, False), (16.0, False, True),
+    (299.0, False, True), (301.0, False, False), (-301.0, False, False), (86400.0 * 365, False, False),
+])
+def test_an_instance_stays_out_if_its_clock_is_wrong_and_sooner_if_others_can_issue(
+    skew_seconds: float | None, others: bool, fine: bool
+) -> None:
+    problem = election.clock_problem(skew_seconds, lifetime_seconds=15.0, others=others)
+    assert (problem is None) is fine
+
+
+def test_the_problem_with_the_clock_names_the_value_the_limit_and_the_remedy() -> None:
+    assert election.clock_problem(-3600.0, lifetime_seconds=15.0, others=False) == (
+        "the clock of this machine is 3600 s behind the API server's, expected at most 300 s; synchronise the clocks of"
+        " the nodes (NTP)")

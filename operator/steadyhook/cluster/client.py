@@ -7,6 +7,8 @@ from typing import Any, Self
 import aiohttp
 from kubernetes import aio
 
+from steadyhook.cluster import clock
+
 Manifest = dict[str, Any]
 REQUEST_SECONDS = 10.0
 """How long one request may take; an API server that needs longer is treated as gone."""
@@ -45,7 +47,7 @@ class Invalid(APIError):
 
 
 class Unreachable(APIError):
-    """No answer, or 5xx or 429: the state of the object is not known."""
+    """No answer, one that is not JSON, 5xx or 429: the state of the object is not known."""
 
 
 class Cluster:
@@ -53,9 +55,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self._api: aio.client.ApiClient | None = None
+        self.clock = clock.Clock()
 
     async def __aenter__(self) -> Self:
         configuration = aio.client.Configuration()
+        # Go accepts a CA without the key usage extension, and clusters have such; Python 3.13 would not.
+        configuration.disable_strict_ssl_verification = True
         try:
             aio.config.load_incluster_config(client_configuration=configuration)
         except aio.config.ConfigException:
@@ -118,16 +123,31 @@ class Cluster:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "steadyhook"}
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            sent = self.clock.read()
             response = await self._api.rest_client.request(
                 method, self._api.configuration.host + path, headers=headers, body=body,
                 _request_timeout=REQUEST_SECONDS)
+            self.clock.compare(response.headers.get("Date"), sent=sent, received=self.clock.read())
             text = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # The ConfigException is for a token file that is empty at the moment: a kubelet that is writing it anew.
+        except (aiohttp.ClientError, TimeoutError, OSError, aio.config.ConfigException) as error:
             raise Unreachable(method=method, path=path, status=0, message=str(error) or type(error).__name__
                               ) from error
         if response.status >= 400:
             raise _error(method, path, response.status, text)
-        return json.loads(text)  # type: ignore[no-any-return]
+        return _manifest(method, path, response.status, text)
+
+
+def _manifest(method: str, path: str, status: int, text: bytes) -> Manifest:
+    """The object in an answer. Raises :class:`Unreachable` for what no API server sends: a proxy has answered."""
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise Unreachable(method=method, path=path, status=status, message="expected an object as JSON, found"
+                          f" {text[:40]!r}; is there a proxy in front of the API server?")
+    return manifest
 
 
 _ERRORS: dict[int, type[APIError]] = {

@@ -6,37 +6,27 @@ does not know; hence the thread. Its handlers only hand over to the loop of the 
 """
 import asyncio
 import collections.abc
+import concurrent.futures
+import dataclasses
 import logging
-import random
+import os
+import ssl
 import threading
-import time
+from typing import Any
 
 import kopf
 
+from steadyhook import supervision
+
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE_SECONDS = 10.0
-"""After an outage everything is as it should be within about this time; no more often than a kubelet's own reports."""
-
 THREAD_PREFIX = "kopf-"
+STOP_SECONDS = 10.0
+"""How long a thread gets to end before it is given up: nothing waits for it any longer."""
 
 # The client library names the files that it makes of a kubeconfig's certificates before it has written them: of two
 # operators that log in at once one could read an empty file.
 _LOGIN = threading.Lock()
-
-
-class EndlessBackoffs(collections.abc.Iterable[float]):
-    """
-    Retry delays in seconds that grow to LONGEST_PAUSE_SECONDS and never end, with jitter.
-
-    With kopf's own finite list an operator exits after about a minute of a failing API server.
-    """
-
-    def __iter__(self) -> collections.abc.Iterator[float]:
-        pause = 0.5
-        while True:
-            yield pause * random.uniform(0.5, 1.0)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
 class _SuccessIsSilent(logging.Filter):
@@ -60,7 +50,7 @@ logging.getLogger("kopf._core.reactor.running").addFilter(_ThreadsAreMeant())
 
 def configure(settings: kopf.OperatorSettings) -> None:
     """What every operator here needs, the main ones as well: it outlives outages, and watches no CRDs or namespaces."""
-    settings.networking.error_backoffs = EndlessBackoffs()
+    settings.networking.error_backoffs = supervision.EndlessBackoffs()
     settings.networking.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
     settings.scanning.disabled = True
@@ -74,22 +64,42 @@ def registry() -> kopf.OperatorRegistry:
     return result
 
 
-def login(**kwargs: object) -> kopf.ConnectionInfo | None:
-    """
-    With the ServiceAccount of the pod, or else a kubeconfig.
+class _Connection(kopf.ConnectionInfo):
+    """A connection that trusts the CA of a cluster as kubectl, the kubelet and every other Go program does."""
 
-    The entry modules log in by it as well: kopf's own choice includes pykube-ng, which leaves the private key of a
-    kubeconfig in the temporary folder, for everybody to read.
+    def as_ssl_context(self) -> ssl.SSLContext:
+        context = super().as_ssl_context()
+        # On by default from Python 3.13 on. Go accepts a CA without the key usage extension, and clusters have such.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """
+    Log in with the ServiceAccount of the pod, or else with a kubeconfig.
+
+    The entry modules log in by this function as well: kopf's own choice includes pykube-ng, which leaves the private
+    key of a kubeconfig in the temporary folder, for everybody to read.
     """
     with _LOGIN:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_via_client(**kwargs)  # type: ignore[arg-type]
+        found = kopf.login_with_service_account(**kwargs)
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if found is not None and host:
+            # By address, as the other clients in a pod do. kopf's own choice is a name and needs the cluster's DNS,
+            # whose pods may themselves wait for the webhook that is served here.
+            address = f"[{host}]" if ":" in host else host
+            found = dataclasses.replace(found, server=f"https://{address}:{port}")
+        found = found or kopf.login_via_client(**kwargs)
+    if found is None:
+        return None
+    return _Connection(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
 
 
 class EmbeddedOperator:
     """
-    Runs ``kopf.operator()`` until stopped; if it exits for any other reason, it is started again after a pause.
+    One kopf operator; :meth:`run` it as a supervised part.
 
-    ``namespace``: None for the whole cluster.
+    ``namespace``: None for the whole cluster. ``configure`` is called with the settings of each run.
     """
 
     def __init__(
@@ -104,38 +114,37 @@ class EmbeddedOperator:
         self._identity = identity
         self._peering_name = peering_name
         self._priority = priority
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + name, daemon=True)
+        self._interruption: asyncio.Future[None] | None = None
 
-    def start(self) -> None:
-        self._thread.start()
+    async def run(self) -> None:
+        """
+        Run ``kopf.operator()`` until cancelled; a peer then removes its own record from the peering on the way out.
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+        Raises :class:`supervision.Ended` when the operator ends for any other reason, or is interrupted, RuntimeError
+        when no thread can be started.
+        """
+        thread = _Thread(self._name, self._operate)
+        interruption = self._interruption = asyncio.get_running_loop().create_future()
+        thread.start()
+        try:
+            await asyncio.wait({thread.ended, interruption}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._interruption = None
+            await thread.stop()
+        if interruption.done():
+            await interruption
+        raise supervision.Ended(f"kopf ended it: {thread.problem or 'without saying why'}")
 
-    async def stop(self, *, seconds: float = 10.0) -> None:
-        """Ask it to stop and wait for it: a peer removes its own record from the peering on the way out."""
-        self._stop.set()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, seconds)
+    def interrupt(self, reason: str) -> None:
+        """Let :meth:`run` raise, for its supervisor to start it again. From the loop in which it runs."""
+        if self._interruption is not None and not self._interruption.done():
+            self._interruption.set_exception(supervision.Ended(reason))
 
-    def _run(self) -> None:
-        pauses = iter(EndlessBackoffs())
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                asyncio.run(self._operate())
-            except Exception:
-                logger.exception("The embedded operator %s failed; it is started again.", self._name)
-            if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
-                pauses = iter(EndlessBackoffs())  # it did work
-            if not self._stop.is_set():
-                self._stop.wait(next(pauses))
-
-    async def _operate(self) -> None:
+    async def _operate(self, stop_flag: asyncio.Event) -> None:
         settings = kopf.OperatorSettings()
         configure(settings)
+        # Else kopf kills the whole process when an operator that has ended takes ten minutes to tidy up.
+        settings.process.ultimate_exiting_timeout = None
         self._configure(settings)
         await kopf.operator(
             registry=self._registry,
@@ -146,5 +155,62 @@ class EmbeddedOperator:
             standalone=self._peering_name is None,
             peering_name=self._peering_name,
             priority=self._priority,
-            stop_flag=self._stop,
+            stop_flag=stop_flag,
         )
+
+
+class _Thread:
+    """A thread with an event loop of its own, which runs one coroutine and then ends."""
+
+    def __init__(
+        self, name: str, target: collections.abc.Callable[[asyncio.Event], collections.abc.Coroutine[Any, Any, None]],
+    ) -> None:
+        self._target = target
+        self._outcome: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flag: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + name, daemon=True)
+
+    def start(self) -> None:
+        self.ended = asyncio.wrap_future(self._outcome)
+        self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """What the coroutine raised."""
+        error = self._outcome.result() if self._outcome.done() else None
+        return (str(error) or type(error).__name__) if error is not None else None
+
+    async def stop(self) -> None:
+        """Set the stop flag, and wait until the thread has ended; not for ever, though."""
+        with self._lock:
+            self._stopping = True
+            # An event of its own loop: kopf waits for one of `threading` in an executor's thread, for which asyncio
+            # then waits at the end of the loop. An operator that ends by itself would never be noticed.
+            if self._loop is not None and self._flag is not None:
+                self._loop.call_soon_threadsafe(self._flag.set)
+        done, _ = await asyncio.wait({self.ended}, timeout=STOP_SECONDS)
+        if not done:
+            logger.error("The thread %s has not ended within %.0f s; it is given up.", self._thread.name, STOP_SECONDS)
+
+    def _run(self) -> None:
+        problem = None
+        try:
+            asyncio.run(self._enter())
+        except BaseException as error:
+            problem = error
+        self._outcome.set_result(problem)
+
+    async def _enter(self) -> None:
+        with self._lock:
+            self._loop, self._flag = asyncio.get_running_loop(), asyncio.Event()
+            if self._stopping:
+                return
+            flag = self._flag
+        try:
+            await self._target(flag)
+        finally:
+            with self._lock:
+                self._loop = self._flag = None

@@ -1,4 +1,5 @@
 """The KopfPeering object: taking a seat in it."""
+import collections.abc
 import datetime
 
 from steadyhook.cluster import client, paths
@@ -13,5 +14,15 @@ async def join(
     record = {"priority": seat.priority, "lifetime": lifetime_seconds, "lastseen": now.isoformat()}
     await cluster.merge(paths.peering(namespace, manifest["metadata"]["name"]), {
         "metadata": {"resourceVersion": manifest["metadata"]["resourceVersion"]},
-        "status": {**dict.fromkeys(seat.drop), identity: record},
+        "status": {**dict.fromkeys((*seat.drop, *election.unreadable(manifest))), identity: record},
+    })
+
+
+async def drop(
+    cluster: client.Cluster, manifest: client.Manifest, *, namespace: str, identities: collections.abc.Iterable[str],
+) -> None:
+    """Take records out in one conditional write. Raises :class:`client.Conflict`."""
+    await cluster.merge(paths.peering(namespace, manifest["metadata"]["name"]), {
+        "metadata": {"resourceVersion": manifest["metadata"]["resourceVersion"]},
+        "status": dict.fromkeys(identities),
     })

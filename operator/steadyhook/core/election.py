@@ -9,6 +9,7 @@ import collections.abc
 import dataclasses
 import datetime
 import enum
+import re
 from typing import Any
 
 
@@ -89,3 +90,49 @@ def is_surplus(
     """Whether this instance has to leave: more records than seats (a resumed holder), and its own is the lowest."""
     live = sorted((r for r in records if r.is_live(now)), key=lambda r: (-r.priority, r.identity))
     return any(record.identity == identity for record in live[seats:])
+
+
+LARGEST_SKEW_SECONDS = 300.0
+"""How far a clock may be from the API server's for the instance to issue: as far as certificates are backdated."""
+
+
+def clock_problem(
+    skew_seconds: float | None, *, lifetime_seconds: float, others: bool
+) -> str | None:
+    """
+    Why an instance must not issue because of its clock, or None. ``skew_seconds``: how far it is ahead, if known.
+
+    ``others``: whether other instances are there to issue. Then a smaller difference is enough to stay out: an instance
+    whose clock differs by more than a record's lifetime takes all others for dead.
+    """
+    limit = min(lifetime_seconds, LARGEST_SKEW_SECONDS) if others else LARGEST_SKEW_SECONDS
+    if skew_seconds is None or abs(skew_seconds) <= limit:
+        return None
+    direction = "ahead of" if skew_seconds > 0 else "behind"
+    return (f"the clock of this machine is {abs(skew_seconds):.0f} s {direction} the API server's, expected at most"
+            f" {limit:.0f} s; synchronise the clocks of the nodes (NTP)")
+
+
+def unreadable(manifest: collections.abc.Mapping[str, Any]) -> tuple[str, ...]:
+    """The identities whose records kopf cannot parse, which ends every kopf operator that watches the peering."""
+    status = manifest.get("status") or {}
+    return tuple(sorted(identity for identity, record in status.items() if not _is_readable(record)))
+
+
+_LAST_SEEN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
+
+
+def _is_readable(record: object) -> bool:
+    """Narrower than what kopf reads: whatever passes here is no trouble for it."""
+    if not isinstance(record, dict) or "identity" in record:
+        return False
+    last_seen, lifetime, priority = record.get("lastseen"), record.get("lifetime", 60), record.get("priority", 0)
+    if not isinstance(last_seen, str) or _LAST_SEEN.fullmatch(last_seen) is None:
+        return False
+    if type(lifetime) is not int or lifetime < 0 or type(priority) is not int:
+        return False
+    try:
+        datetime.datetime.fromisoformat(last_seen) + datetime.timedelta(seconds=lifetime, days=1)  # any time zone
+    except (ValueError, OverflowError):
+        return False
+    return True

@@ -11,14 +11,15 @@ Entry = dict[str, Any]
 def entry(
     *, pod_uid: str, pod_name: str, address: str, certificate: str, verdict: serving.Verdict,
     role: election.Role | None, problem: str | None, previous: collections.abc.Mapping[str, Any] | None,
-    now: datetime.datetime,
+    now: datetime.datetime, notices: collections.abc.Iterable[str] = (),
 ) -> Entry:
     """
     The entry of one instance. ``since`` is when it came to this phase with this certificate.
 
-    ``problem``: what keeps the instance from issuing, told while it waits for somebody to do so.
+    ``problem``: what keeps the instance from issuing, told while it waits for somebody to do so. ``notices``: what a
+    person has to know of, told in any phase.
     """
-    message = verdict.message
+    message = "; ".join([verdict.message, *notices])
     if problem and verdict.phase is not serving.Phase.SERVING:
         message = f"{message}; this instance cannot issue: {problem}"
     result: Entry = {

@@ -6,6 +6,7 @@ instance without one sends a single GET now and then.
 """
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
 import logging
 import random
@@ -13,8 +14,8 @@ import time
 
 import kopf
 
-from steadyhook import metrics
-from steadyhook.cluster import client, embedding, paths, peering
+from steadyhook import metrics, supervision
+from steadyhook.cluster import client, paths, peering
 from steadyhook.core import election
 from steadyhook.issuing import operator, reconciling, roster
 from steadyhook.settings import Settings
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 MOMENT_SECONDS = 0.5
 """How long a new active instance waits before it looks again whether it still is: peers see each other late."""
+
+STUCK_SECONDS = 600.0
+"""An election that does not come to its next look within this time is stuck: each request takes 10 s at most."""
 
 
 def start(
@@ -67,6 +71,7 @@ class Candidacy:
         self._work_due = work_due
         self._role: election.Role | None = None
         self._troubled = False
+        self._overdue_at = time.monotonic() + STUCK_SECONDS
         self._cluster = client.Cluster()
         self._task: asyncio.Task[None] | None = None
 
@@ -80,41 +85,61 @@ class Candidacy:
             await asyncio.wait({self._task})
 
     def trouble(self) -> str | None:
-        """What has gone wrong beyond repair, for the liveness probe."""
-        if self._task is not None and self._task.done() and not self._task.cancelled():
-            return f"the candidacy has ended: {self._task.exception()}"
-        return None
+        """
+        What a new process would mend, for the liveness probe: the election has not got anywhere for long.
+
+        Whatever ends by itself is started again here, and an API server that is away comes back by itself.
+        """
+        if self._task is None or self._task.cancelled() or time.monotonic() < self._overdue_at:
+            return None
+        return f"the election has not come to its next look within {STUCK_SECONDS:.0f} s"
 
     async def _run(self) -> None:
+        await supervision.keep("election", self._enter)
+
+    async def _enter(self) -> None:
         async with self._cluster:
-            if self._standalone:
-                await self._issue(None)
-                return
-            self._change_role(election.Role.RESERVE)
-            await asyncio.sleep(random.uniform(0.0, 1.0))
-            while True:
-                seat = await self._look_for_seat()
-                if seat is not None:
-                    await self._issue(seat)
-                    self._change_role(election.Role.RESERVE)
-                await asyncio.sleep(self._pause_seconds())
+            await self._stand()
+
+    async def _stand(self) -> None:
+        """Look for a seat, issue while there is one, and so on (standalone: issue)."""
+        if self._standalone:
+            await self._issue(None)
+            raise supervision.Ended("the reconcile loop makes no progress")
+        self._change_role(election.Role.RESERVE)
+        await asyncio.sleep(random.uniform(0.0, 1.0))
+        while True:
+            seat = await self._look_for_seat()
+            if seat is not None:
+                await self._issue(seat)
+                self._change_role(election.Role.RESERVE)
+            await self._pause(self._pause_seconds())
+
+    async def _pause(self, seconds: float) -> None:
+        self._overdue_at = time.monotonic() + seconds + STUCK_SECONDS
+        await asyncio.sleep(seconds)
 
     async def _look_for_seat(self) -> election.Join | None:
         """Take a seat if there is one, else None."""
         try:
             while True:
                 manifest = await self._cluster.get(self._path)
+                records = self._parse(manifest)
+                if (problem := self._clock_problem(records)) is not None:
+                    self._complain(problem)
+                    return None
                 self._troubled = False
                 self._on_problem(None)
                 seat = election.find_seat(
-                    election.parse(manifest), identity=self._identity, seats=self._settings.seats, now=_now(),
+                    records, identity=self._identity, seats=self._settings.seats, now=self._cluster.clock.now(),
                     priority=self._priority)
                 if seat is None:
                     return None
+                self._tell_unreadable(election.unreadable(manifest))
                 try:
                     await peering.join(
                         self._cluster, manifest, namespace=self._settings.namespace, identity=self._identity,
-                        seat=seat, lifetime_seconds=self._settings.peering_lifetime, now=_now())
+                        seat=seat, lifetime_seconds=self._settings.peering_lifetime, now=self._cluster.clock.read())
                 except client.Conflict:
                     await asyncio.sleep(random.uniform(0.0, 0.2))
                     continue
@@ -128,8 +153,20 @@ class Candidacy:
             self._complain(f"the API server did not answer: {error}")
         return None
 
+    def _clock_problem(self, records: collections.abc.Iterable[election.Record]) -> str | None:
+        now = self._cluster.clock.now()
+        return election.clock_problem(
+            self._cluster.clock.skew_seconds, lifetime_seconds=self._settings.peering_lifetime,
+            others=any(record.is_live(now) for record in records if record.identity != self._identity))
+
+    def _tell_unreadable(self, identities: tuple[str, ...]) -> None:
+        for identity in identities:
+            logger.warning("The record of %r in KopfPeering %s/%s cannot be read, which ends every operator that"
+                           " watches it; it is dropped.", identity, self._settings.namespace,
+                           self._settings.peering_name)
+
     async def _issue(self, seat: election.Join | None) -> None:
-        """Stand by or issue until the seat is lost (or for ever, when standalone)."""
+        """Stand by or issue until the seat is lost, or given up since nothing moves."""
         own = reconciling.Target(namespace=self._settings.namespace, certificate=self._settings.certificate,
                                  secret_name=self._settings.secret_name)
         work: roster.Roster | reconciling.Reconciler = roster.Roster(
@@ -139,39 +176,79 @@ class Candidacy:
         watching = operator.build(
             self._settings, wake=None if self._settings.all_certificates else work.wake,
             identity=self._identity if seat else None, priority=seat.priority if seat else None)
-        watching.start()
-        loop_task = asyncio.create_task(work.run(), name="issuing")
+        parts = [
+            asyncio.create_task(supervision.keep("operator that watches for the issuer", watching.run)),
+            asyncio.create_task(supervision.keep("reconcile loop", work.run)),
+        ]
         try:
-            await self._keep_seat(watching, work.wake)
+            await self._keep_seat(work.wake)
         finally:
-            loop_task.cancel()
-            await asyncio.shield(watching.stop())
-            await asyncio.wait({loop_task})
+            for part in parts:
+                part.cancel()
+            await asyncio.shield(asyncio.wait(parts))
 
-    async def _keep_seat(self, watching: embedding.EmbeddedOperator, wake: operator.Wake) -> None:
-        last_read = time.monotonic()
-        while watching.alive:
-            await asyncio.sleep(self._settings.peering_lifetime / 2)
+    async def _keep_seat(self, wake: operator.Wake) -> None:
+        """Return when the seat is lost, or does not do what it is there for."""
+        last_read = fresh = time.monotonic()
+        while True:
+            await self._pause(self._settings.peering_lifetime / 2)
             if self._standalone:
                 continue
             before = self._role
-            records = await self._records()
-            if records is None:
+            manifest = await self._read_peering()
+            if manifest is None:
                 if time.monotonic() - last_read > self._settings.peering_lifetime:
                     self._change_role(election.Role.CANDIDATE)  # by now another one is active, for all it knows
                 continue
             last_read = time.monotonic()
-            if election.is_surplus(records, identity=self._identity, seats=self._settings.seats, now=_now()):
+            records = self._parse(manifest)
+            if (problem := self._clock_problem(records)) is not None:
+                self._complain(problem)
+                return
+            if election.is_surplus(records, identity=self._identity, seats=self._settings.seats,
+                                   now=self._cluster.clock.now()):
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
+                return
+            if any(record.identity == self._identity and record.is_live(self._cluster.clock.now())
+                   for record in records):
+                fresh = time.monotonic()
+            elif time.monotonic() - fresh > 2 * self._settings.peering_lifetime:
+                # Whether its thread lives or not: kopf does not renew the record, so another one has to be made.
+                logger.error("The record of this instance in KopfPeering %s/%s was not renewed for %.0f s; it gives up"
+                             " its seat and looks for one again.", self._settings.namespace,
+                             self._settings.peering_name, time.monotonic() - fresh)
+                metrics.RESTARTS.labels(part="seat").inc()
                 return
             if self._standing(records) is not before:
                 wake(0.0)
 
+    async def _read_peering(self) -> client.Manifest | None:
+        """The peering, None if it could not be read. Records that nobody can read are dropped from it."""
+        try:
+            manifest = await self._cluster.get(self._path)
+        except client.APIError as error:
+            logger.debug("The peering could not be read: %s", error)
+            return None
+        if identities := election.unreadable(manifest):
+            self._tell_unreadable(identities)
+            try:
+                await peering.drop(
+                    self._cluster, manifest, namespace=self._settings.namespace, identities=identities)
+            except client.APIError as error:
+                logger.info("They could not be dropped, trying again soon: %s", error)  # as a rule, another one has
+        return manifest
+
+    def _parse(self, manifest: client.Manifest) -> tuple[election.Record, ...]:
+        """The records by the API server's time: kopf has stamped the one of this instance by this machine's."""
+        ahead = datetime.timedelta(seconds=self._cluster.clock.skew_seconds or 0.0)
+        return tuple(
+            dataclasses.replace(record, expires_at=record.expires_at - ahead)
+            if record.identity == self._identity else record for record in election.parse(manifest))
+
     async def _confirm(self) -> bool:
         """Whether this is the active instance, by a fresh read; a newly active one looks twice."""
         if self._standalone:
-            self._change_role(election.Role.ACTIVE)
-            return True
+            return self._confirm_alone()
         was_active = self._role is election.Role.ACTIVE
         role = await self._read_role()
         if role is election.Role.ACTIVE and not was_active:
@@ -180,20 +257,24 @@ class Candidacy:
         self._change_role(role)
         return role is election.Role.ACTIVE
 
+    def _confirm_alone(self) -> bool:
+        """Standalone there is no election, but a clock all the same."""
+        problem = self._clock_problem(())
+        if problem is not None:
+            self._complain(problem)
+        self._change_role(election.Role.CANDIDATE if problem else election.Role.ACTIVE)
+        return problem is None
+
     async def _read_role(self) -> election.Role:
-        return self._standing(election.parse(await self._cluster.get(self._path)))
+        records = self._parse(await self._cluster.get(self._path))
+        if self._clock_problem(records) is not None:
+            return election.Role.CANDIDATE
+        return self._standing(records)
 
     def _standing(self, records: tuple[election.Record, ...]) -> election.Role:
         """Active or candidate: a holder whose record has expired stands by until kopf has renewed it."""
-        role = election.role(records, identity=self._identity, now=_now())
+        role = election.role(records, identity=self._identity, now=self._cluster.clock.now())
         return role if role is election.Role.ACTIVE else election.Role.CANDIDATE
-
-    async def _records(self) -> tuple[election.Record, ...] | None:
-        try:
-            return election.parse(await self._cluster.get(self._path))
-        except client.APIError as error:
-            logger.debug("The peering could not be read: %s", error)
-            return None
 
     def _change_role(self, role: election.Role) -> None:
         if role is not self._role:
@@ -220,7 +301,3 @@ class Candidacy:
     @property
     def _path(self) -> str:
         return paths.peering(self._settings.namespace, self._settings.peering_name)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

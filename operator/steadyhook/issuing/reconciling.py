@@ -79,7 +79,8 @@ class Reconciler:
         self._loop.call_soon_threadsafe(self._hasten, delay)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; the first look is at once, also after an end."""
+        self._due = 0.0
         while True:
             await self._sleep_until_due()
             try:

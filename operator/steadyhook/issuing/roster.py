@@ -9,8 +9,10 @@ import collections.abc
 import dataclasses
 import logging
 import random
+from typing import NoReturn
 
-from steadyhook.cluster import client, embedding, paths
+from steadyhook import supervision
+from steadyhook.cluster import client, paths
 from steadyhook.issuing import operator, reconciling
 from steadyhook.settings import Settings
 
@@ -24,8 +26,7 @@ SPREAD_SECONDS = 2.0
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     reconciler: reconciling.Reconciler
-    watching: embedding.EmbeddedOperator
-    loop_task: asyncio.Task[None]
+    tasks: tuple[asyncio.Task[NoReturn], ...]
 
 
 def _age(manifest: client.Manifest) -> tuple[str, bool, str]:
@@ -66,7 +67,7 @@ class Roster:
     async def run(self) -> None:
         """Until cancelled."""
         overview = operator.build_overview(self._settings, listed=self._list_again, configured=self.wake)
-        overview.start()
+        watching = asyncio.create_task(supervision.keep("operator that watches all certificates", overview.run))
         try:
             while True:
                 self._woken.clear()
@@ -77,7 +78,9 @@ class Roster:
                 except TimeoutError:
                     continue
         finally:
-            await asyncio.shield(self._end([overview], list(self._entries.values())))
+            gone = list(self._entries.values())
+            self._entries.clear()
+            await asyncio.shield(self._end(watching, *(task for entry in gone for task in entry.tasks)))
 
     def _list_again(self, delay: float) -> None:
         self._loop.call_soon_threadsafe(self._woken.set)
@@ -96,7 +99,7 @@ class Roster:
             return
         wanted = targets(listed)
         gone = [self._entries.pop(item) for item in self._entries.keys() - wanted]
-        await self._end([], gone)
+        await self._end(*(task for entry in gone for task in entry.tasks))
         for entry in self._entries.values():
             entry.reconciler.wake()
         for item in wanted - self._entries.keys():
@@ -107,11 +110,13 @@ class Roster:
             cluster=self._cluster, settings=self._settings, target=target, confirm=self._confirm)
         watching = operator.build_one(
             self._settings, namespace=target.namespace, secret_name=target.secret_name, wake=reconciler.wake)
-        watching.start()
-        loop_task = asyncio.create_task(reconciler.run(), name=f"{target.namespace}/{target.certificate}")
-        return _Entry(reconciler=reconciler, watching=watching, loop_task=loop_task)
+        tasks = (
+            asyncio.create_task(supervision.keep("operator that watches one certificate", watching.run)),
+            asyncio.create_task(supervision.keep("reconcile loop", reconciler.run)),
+        )
+        return _Entry(reconciler=reconciler, tasks=tasks)
 
-    async def _end(self, operators: list[embedding.EmbeddedOperator], entries: list[_Entry]) -> None:
-        for entry in entries:
-            entry.loop_task.cancel()
-        await asyncio.gather(*(item.stop() for item in (*operators, *(entry.watching for entry in entries))))
+    async def _end(self, *tasks: asyncio.Task[NoReturn]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

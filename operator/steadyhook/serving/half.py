@@ -2,17 +2,36 @@
 import asyncio
 import collections.abc
 import contextlib
+import functools
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 import kopf
 
 from steadyhook import settings as process_settings
+from steadyhook import supervision
 from steadyhook.cluster import client, embedding, paths
 from steadyhook.core import election, reasons, serving
-from steadyhook.serving import admission, contact, endpoints, keeping, readiness, reporting, routing, tls
+from steadyhook.serving import (
+    admission,
+    contact,
+    endpoints,
+    issuers,
+    keeping,
+    readiness,
+    reporting,
+    routing,
+    tls,
+)
 
 logger = logging.getLogger(__name__)
+
+WATCH_DELAY_SECONDS = 30.0
+"""A watch that has not told what a read has found for so long is deaf."""
+WATCH_DELAY_LOOKS = 3
+
+WAITING = serving.Verdict(
+    phase=serving.Phase.WAITING, reason=reasons.Reason.WAITING_FOR_SECRET, message="the Secret was not judged yet")
 
 
 class AdmissionServer(admission.AdmissionServer):
@@ -37,9 +56,15 @@ class AdmissionServer(admission.AdmissionServer):
         self._contact = contact.Contact()
         context, ready = tls.SwappableContext(), readiness.Readiness(check=self._contact.trouble)
         self._keeper = keeping.Keeper(
-            settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict)
+            settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict,
+            now=self._cluster.clock.now)
+        self._issuers = issuers.Issuers(
+            cluster=self._cluster, settings=self._settings,
+            on_absence=functools.partial(self._reporter.set_notice, "issuer"))
+        self._told: str | None = None  # the version of the Secret that the watch has told of last
+        self._is_forbidden = False
         self._watching: embedding.EmbeddedOperator | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[NoReturn]] = []
         self._stack = contextlib.AsyncExitStack()
         super().__init__(
             tls=context,
@@ -52,7 +77,6 @@ class AdmissionServer(admission.AdmissionServer):
             routes={**routing.ROUTES, **(routes or {})},
             on_start=self._start,
             on_drain=on_drain,
-            liveness=self._trouble,
         )
 
     async def __call__(self, fn: kopf.WebhookFn) -> collections.abc.AsyncIterator[kopf.WebhookClientConfig]:
@@ -71,7 +95,7 @@ class AdmissionServer(admission.AdmissionServer):
         that starts during an outage would find nobody. Raises :class:`steadyhook.serving.sockets.ListenError`.
         """
         await self._stack.enter_async_context(endpoints.serve(
-            self._settings.listen_address, self._settings.health_port, self.readiness, self._trouble))
+            self._settings.listen_address, self._settings.health_port, self.readiness))
         self.health_port = None
 
     async def close(self) -> None:
@@ -93,49 +117,93 @@ class AdmissionServer(admission.AdmissionServer):
 
     async def _start(self) -> None:
         await self._stack.enter_async_context(self._cluster)
-        self._tasks = [
-            asyncio.create_task(self._reporter.run(), name="reporter"),
-            asyncio.create_task(self._watch(), name="first look at the Secret"),
-            asyncio.create_task(self._contact.keep(self._read), name="contact to the API server"),
-        ]
+        self._watching = embedding.EmbeddedOperator(
+            name="serving", registry=self._registry(), namespace=self._settings.namespace, configure=self._configure)
+        self._tasks = [asyncio.create_task(supervision.keep(part, run)) for part, run in (
+            ("reporter", self._reporter.run),
+            ("watch of the Secret", self._watch),
+            ("contact to the API server", functools.partial(self._contact.keep, self._read_regularly)),
+            ("look for an issuer", functools.partial(self._issuers.look, self._is_in_need)),
+        )]
 
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._watching is not None:
-            await self._watching.stop()
         if self._tasks:
+            await asyncio.wait(self._tasks)
             await self._reporter.retract()
         await self._stack.aclose()
 
     async def _watch(self) -> None:
         """Read the Secret once, so that what is missing or forbidden is told at once; then watch it."""
+        assert self._watching is not None
         await self._look()
-        self._watching = embedding.EmbeddedOperator(
-            name="serving", registry=self._registry(), namespace=self._settings.namespace, configure=self._configure)
-        self._watching.start()
+        await self._watching.run()
 
-    async def _read(self) -> None:
-        self._see(await self._cluster.find(paths.secret(self._settings.namespace, self._settings.secret_name)))
+    def _is_in_need(self) -> bool:
+        """Whether this server waits for an issuer: there is nothing good to serve, or not for long any more."""
+        return self._keeper.verdict is None or self._keeper.verdict.phase is not serving.Phase.SERVING or (
+            self._keeper.overdue)
+
+    async def _read(self) -> client.Manifest | None:
+        """The leaf Secret, which is judged at once. Raises :class:`client.APIError`."""
+        try:
+            manifest = await self._cluster.find(paths.secret(self._settings.namespace, self._settings.secret_name))
+        except client.Forbidden as error:
+            # Whom the API server refuses by name it knows: this pod is still one of those that a rotation waits for.
+            self._contact.touch()
+            self._tell_forbidden(error)
+            raise
+        self._see(manifest)
+        self._reporter.set_notice("clock", election.clock_problem(
+            self._cluster.clock.skew_seconds, lifetime_seconds=0.0, others=False))
+        return manifest
+
+    async def _read_regularly(self) -> None:
+        """Read the Secret, and start the watch anew if that has not told what is there."""
+        manifest = await self._read()
+        assert self._watching is not None
+        for _ in range(WATCH_DELAY_LOOKS):
+            if self._told == _version(manifest):
+                return
+            await asyncio.sleep(WATCH_DELAY_SECONDS / WATCH_DELAY_LOOKS)
+            manifest = await self._read()
+        self._watching.interrupt(f"the watch has told of version {self._told} of Secret {self._settings.secret_name},"
+                                 f" which is at {_version(manifest)}")
 
     def _see(self, manifest: client.Manifest | None) -> None:
         self._contact.touch()
+        if self._is_forbidden:
+            self._is_forbidden = False
+            self._reporter.set_verdict(self._keeper.verdict or WAITING)
         self._keeper.see(manifest)
 
+    def _see_told(self, manifest: client.Manifest | None) -> None:
+        """What the watch tells."""
+        self._told = _version(manifest)
+        self._see(manifest)
+
+    def _tell_forbidden(self, error: client.Forbidden) -> None:
+        problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
+                   f" ({error.message}); apply the manifests of this version, and let STEADYHOOK_SECRET name"
+                   " the Secret that their Role names")
+        logger.error("%s.", problem)
+        self._is_forbidden = True
+        if not self.certified:
+            self.readiness.wait(problem)
+        self._reporter.set_verdict(serving.Verdict(
+            phase=serving.Phase.DEGRADED if self.certified else serving.Phase.WAITING,
+            reason=reasons.Reason.FORBIDDEN, message=problem,
+            served=self._keeper.verdict.served if self._keeper.verdict else None))
+
     async def _look(self) -> None:
-        pauses = iter(embedding.EndlessBackoffs())
+        pauses = iter(supervision.EndlessBackoffs())
         while True:
             try:
                 await self._read()
                 return
-            except client.Forbidden as error:
-                problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
-                           f" ({error.message}); apply the manifests of this version, and let STEADYHOOK_SECRET name"
-                           " the Secret that their Role names")
-                logger.error("%s.", problem)
-                self.readiness.wait(problem)
-                self._reporter.set_verdict(serving.Verdict(
-                    phase=serving.Phase.WAITING, reason=reasons.Reason.FORBIDDEN, message=problem))
+            except client.Forbidden:
+                pass  # it is told
             except client.APIError as error:
                 logger.warning("The Secret could not be read, trying again: %s", error)
             await asyncio.sleep(next(pauses))
@@ -151,7 +219,7 @@ class AdmissionServer(admission.AdmissionServer):
 
         @kopf.on.event("", "v1", "secrets", registry=registry)
         async def secret_changed(event: kopf.RawEvent, **_: Any) -> None:
-            hand_over(self._see, None if event["type"] == "DELETED" else dict(event["object"]))
+            hand_over(self._see_told, None if event["type"] == "DELETED" else dict(event["object"]))
 
         @kopf.on.event(paths.GROUP, "managernodes", registry=registry)
         async def node_changed(**_: Any) -> None:
@@ -159,10 +227,6 @@ class AdmissionServer(admission.AdmissionServer):
 
         return registry
 
-    def _trouble(self) -> str | None:
-        if self._watching is not None and not self._watching.alive:
-            return "the thread that watches the Secret has died"
-        return next((f"the {task.get_name()} has died" for task in self._tasks
-                     if task.done() and task.exception() is not None), None)
 
-
+def _version(manifest: client.Manifest | None) -> str | None:
+    return manifest["metadata"]["resourceVersion"] if manifest is not None else None

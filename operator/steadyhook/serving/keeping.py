@@ -21,16 +21,22 @@ logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """To be used in the event loop of the listener; ``on_verdict`` is told every verdict that differs."""
+    """
+    To be used in the event loop of the listener; ``on_verdict`` is told every verdict that differs.
+
+    ``now``: the time, that of the API servers, who verify the certificate.
+    """
 
     def __init__(
         self, *, settings: Settings, context: tls.SwappableContext, ready: readiness.Readiness,
         on_verdict: collections.abc.Callable[[serving.Verdict], None],
+        now: collections.abc.Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         self._settings = settings
         self._context = context
         self._ready = ready
         self._on_verdict = on_verdict
+        self._now = now
         self._manifest: client.Manifest | None = None
         self._served: serving.Served | None = None
         self._verdict: serving.Verdict | None = None
@@ -40,7 +46,20 @@ class Keeper:
     @property
     def certified(self) -> bool:
         """Whether a certificate that is still good is being served."""
-        return self._served is not None and _now() < self._served.certificate.not_after
+        return self._served is not None and self._now() < self._served.certificate.not_after
+
+    @property
+    def verdict(self) -> serving.Verdict | None:
+        """What is thought of the Secret; None before the first look."""
+        return self._verdict
+
+    @property
+    def overdue(self) -> bool:
+        """Whether what is served should have been renewed long ago: less than a tenth of its life is left."""
+        if self._served is None:
+            return True
+        certificate = self._served.certificate
+        return self._now() > certificate.not_after - (certificate.not_after - certificate.not_before) / 10
 
     def see(self, manifest: client.Manifest | None) -> None:
         """The leaf Secret as it is now; None when there is none."""
@@ -65,7 +84,7 @@ class Keeper:
         fingerprint = leaf.certificate.fingerprint if leaf and leaf.certificate else None
         if fingerprint != self._leaf[0]:
             self._leaf = (fingerprint, time.monotonic())
-        return serving.judge(leaf, served=self._served, service_name=self._settings.service_dns_name, now=_now(),
+        return serving.judge(leaf, served=self._served, service_name=self._settings.service_dns_name, now=self._now(),
                              seen_seconds=time.monotonic() - self._leaf[1])
 
     def _swap(self, leaf: facts.Leaf) -> facts.Defect | None:
@@ -88,7 +107,7 @@ class Keeper:
         """Look again when the certificate expires (or begins to be valid), even if nothing happens until then."""
         if self._alarm is not None:
             self._alarm.cancel()
-        seconds = (wake_at - _now()).total_seconds() if wake_at else 0
+        seconds = (wake_at - self._now()).total_seconds() if wake_at else 0
         # The loop's clock takes no date that is too far away; a day is soon enough to look again.
         self._alarm = asyncio.get_running_loop().call_later(
             min(seconds, 86400.0) + 0.1, self._judge) if seconds > 0 else None
@@ -104,7 +123,3 @@ class Keeper:
             metrics.CERTIFICATE_NOT_AFTER.set(verdict.served.certificate.not_after.timestamp())
             metrics.CERTIFICATE_GENERATION.set(verdict.served.generation)
         self._on_verdict(verdict)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)

@@ -9,8 +9,8 @@ import datetime
 import logging
 import random
 
-from steadyhook import metrics
-from steadyhook.cluster import client, embedding, events, paths
+from steadyhook import metrics, supervision
+from steadyhook.cluster import client, events, paths
 from steadyhook.core import election, reasons, reporting, serving
 from steadyhook.settings import Settings
 
@@ -31,6 +31,7 @@ class Reporter:
             phase=serving.Phase.WAITING, reason=reasons.Reason.WAITING_FOR_SECRET, message="starting")
         self._role: election.Role | None = None
         self._problem: str | None = None
+        self._notices: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._has_looked = False
         self._has_neighbours = False
@@ -47,6 +48,16 @@ class Reporter:
     def set_problem(self, problem: str | None) -> None:
         if problem != self._problem:  # it is told at each look for a seat
             self._problem = problem
+            self._changed.set()
+
+    def set_notice(self, key: str, text: str | None) -> None:
+        """What a person has to know of, whatever is served; None when that is over."""
+        if text is None:
+            if self._notices.pop(key, None) is not None:
+                self._changed.set()
+        elif key not in self._notices:  # the first text will do: a new number in it is no news
+            self._notices[key] = text
+            logger.warning("%s.", text)
             self._changed.set()
 
     def look_again(self) -> None:
@@ -69,7 +80,7 @@ class Reporter:
                                self._settings.instance.node_name, error)
                 self._changed.set()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, embedding.LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 2, supervision.LONGEST_PAUSE_SECONDS)
 
     async def _wait_for_change(self) -> None:
         pause = NEIGHBOUR_SECONDS * random.uniform(0.5, 1.0) if self._has_neighbours else None
@@ -96,6 +107,7 @@ class Reporter:
         own = reporting.entry(
             pod_uid=instance.pod_uid, pod_name=instance.pod_name, address=instance.address,
             certificate=self._settings.certificate, verdict=self._verdict, role=self._role, problem=self._problem,
+            notices=self._notices.values(),
             previous=reporting.find(instances, instance.pod_uid), now=_now())
         await self._write(manifest, own=own, gone=gone)
         await self._announce(manifest)
