@@ -282,7 +282,7 @@ class Candidacy:
                 f"{self._settings.namespace}/{self._settings.certificate}")
             logger.info("This instance is now %s for the issuing of %s.", role, what)
             self._role = role
-            metrics.ACTIVE.set(role is election.Role.ACTIVE)
+            metrics.set_active(role is election.Role.ACTIVE)
             self._on_role(role)
 
     def _complain(self, problem: str) -> None:

@@ -269,6 +269,9 @@ class Reconciler:
             previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
         if await self._write_status(manifest, previous, status):
             await self._warn(manifest, previous, status)
+        metrics.observe_look(
+            self._target.namespace, self._target.certificate, now=_now(),
+            bundle=(item.not_after for item in issuing.trust_bundle(seen, _now())))
         await self._announce(manifest, seen, decision)
 
     async def _warn(
@@ -321,6 +324,7 @@ class Reconciler:
     async def _write_status(
         self, manifest: client.Manifest, previous: collections.abc.Mapping[str, Any], status: dict[str, Any]
     ) -> bool:
+        metrics.observe_certificate(self._target.namespace, self._target.certificate, status)
         if status == previous or not await self._confirm():
             return False
         path = paths.certificate(self._target.namespace, self._target.certificate) + "/status"
@@ -333,6 +337,7 @@ class Reconciler:
                           component="steadyhook-issuer", now=_now())
 
     def _say_absent(self) -> None:
+        metrics.forget_certificate(self._target.namespace, self._target.certificate)
         if not self._absent:
             logger.warning("WebhookCertificate %s/%s does not exist; nothing is issued until it is applied.",
                            self._target.namespace, self._target.certificate)

@@ -162,6 +162,7 @@ class _Listener:
         await self._runner.setup()
         self._connections.start(self._bound)
         self.open = True
+        metrics.set_port_open(True)
 
     async def finish(self) -> None:
         """Accept nothing more, and answer what has been accepted, for IN_FLIGHT_SECONDS at most."""
@@ -180,6 +181,7 @@ class _Listener:
 
     def _stop_accepting(self) -> None:
         self.open = False
+        metrics.set_port_open(False)
         self._connections.stop_accepting()
         self._bound.close()
 
