@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import prometheus_client
+from prometheus_client import metrics_core, registry
 
 import steadyhook
 
@@ -31,9 +32,6 @@ ISSUER_SEEN = prometheus_client.Gauge(
     "When this instance last saw in the peering that somebody issues, as Unix time; 0 if it never did.")
 
 # The serving half.
-SERVING = prometheus_client.Gauge(
-    "steadyhook_serving",
-    "1 while the webhook port is open, with a certificate that has not expired; else 0. A draining instance serves.")
 ADMISSION_REQUESTS = prometheus_client.Counter(
     "steadyhook_admission_requests_total",
     "HTTP requests to the webhook port that were answered, by status code; 499: the client was gone.", ["code"])
@@ -100,19 +98,27 @@ CONDITIONS = ("Ready", "Issuing", "Injected", "Rotating", "Degraded")
 PHASES = ("NotRotating", "Distributing", "Acknowledging", "Retiring")
 
 
-class _Serving:
-    """The two facts that decide whether this instance serves."""
+class _Serving(registry.Collector):
+    """
+    ``steadyhook_serving``, asked at each scrape: a certificate expires without anybody doing anything.
+
+    An instance without a serving half has no such metric.
+    """
 
     def __init__(self) -> None:
         self.is_open = False
-        self.is_certified: collections.abc.Callable[[], bool] = lambda: False
+        self.is_certified: collections.abc.Callable[[], bool] | None = None
 
-    def value(self) -> float:
-        return float(self.is_open and self.is_certified())
+    def collect(self) -> collections.abc.Iterator[prometheus_client.Metric]:
+        if self.is_certified is not None:
+            yield metrics_core.GaugeMetricFamily(
+                "steadyhook_serving",
+                "1 while the webhook port is open, with a certificate that has not expired, else 0. A draining instance serves.",
+                value=self.is_open and self.is_certified())
 
 
 _serving = _Serving()
-SERVING.set_function(_serving.value)  # asked at each scrape: a certificate expires without anybody doing anything
+prometheus_client.REGISTRY.register(_serving)
 
 
 def set_port_open(is_open: bool) -> None:
@@ -120,8 +126,8 @@ def set_port_open(is_open: bool) -> None:
     _serving.is_open = is_open
 
 
-def set_certified(is_certified: collections.abc.Callable[[], bool]) -> None:
-    """Whom to ask whether there is a certificate that is good."""
+def set_certified(is_certified: collections.abc.Callable[[], bool] | None) -> None:
+    """Whom to ask whether there is a certificate that is good; None where there is no serving half."""
     _serving.is_certified = is_certified
 
 

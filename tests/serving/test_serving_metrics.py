@@ -9,7 +9,7 @@ import pytest
 
 from serving import support
 from serving.test_keeping import AUTHORITY, NOW, WANTED, manifest
-from steadyhook import settings
+from steadyhook import metrics, settings
 from steadyhook.pki import certificates, minting
 from steadyhook.serving import admission, keeping, readiness, tls
 
@@ -70,6 +70,16 @@ def test_serving_is_1_exactly_while_the_port_is_open_with_a_certificate_that_is_
             iteration.task.cancel()
             await asyncio.wait({iteration.task})
             assert serving() == 0, "closed"
+
+    asyncio.run(main())
+
+
+def test_an_instance_without_a_serving_half_does_not_say_that_it_does_not_serve() -> None:
+    async def main() -> None:
+        Instance()
+        assert prometheus_client.REGISTRY.get_sample_value("steadyhook_serving") == 0
+        metrics.set_certified(None)
+        assert prometheus_client.REGISTRY.get_sample_value("steadyhook_serving") is None
 
     asyncio.run(main())
 
