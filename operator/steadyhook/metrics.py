@@ -113,7 +113,8 @@ class _Serving(registry.Collector):
         if self.is_certified is not None:
             yield metrics_core.GaugeMetricFamily(
                 "steadyhook_serving",
-                "1 while the webhook port is open, with a certificate that has not expired, else 0. A draining instance serves.",
+                "1 while the webhook port is open, with a certificate that has not expired, else 0."
+                " A draining instance serves.",
                 value=self.is_open and self.is_certified())
 
 
