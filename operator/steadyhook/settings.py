@@ -17,6 +17,10 @@ class SettingsError(Exception):
     """A setting that cannot be used; the text names it, the value found, what was expected and the remedy."""
 
 
+class _WrongSettings(click.ClickException):
+    exit_code = 2
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """Which process this is. ``pod_uid`` tells two instances on one node apart."""
@@ -65,6 +69,20 @@ def from_command_line(environ: collections.abc.Mapping[str, str] = os.environ) -
         raise SettingsError("--all-namespaces is given, expected --namespace=NAMESPACE; an instance serves the"
                             " certificate of one namespace")
     return load(environ, namespaces=options.get("namespaces") or (), peering_name=options.get("peering_name"))
+
+
+def check_command_line() -> None:
+    """
+    For an entry module, at its import: where kopf's command line imports it, wrong settings end the process at once.
+
+    They do so with one line and exit code 2. From a handler it would be a traceback of kopf's, and code 1.
+    """
+    if click.get_current_context(silent=True) is None:
+        return
+    try:
+        from_command_line()
+    except SettingsError as error:
+        raise _WrongSettings(str(error)) from None
 
 
 def load(
