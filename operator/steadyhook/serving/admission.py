@@ -125,12 +125,16 @@ class AdmissionServer:
             if listener.open:
                 logger.info("Draining: requests are still accepted for %g s.", self._drain_seconds)
                 listener.last_answers = True
-                await asyncio.sleep(self._drain_seconds)
+                await self._drain()
                 await listener.finish()
             await asyncio.wait({handover}, timeout=IN_FLIGHT_SECONDS)
         finally:
             await listener.close()
             _settle(handover)
+
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._drain_seconds)
 
 
 class _Listener:
