@@ -110,10 +110,10 @@ def test_only_the_one_that_issues_tells_of_certificates() -> None:
 
 def test_the_peering_tells_how_many_seats_are_taken_and_when_somebody_issued() -> None:
     began = time.time()
-    metrics.observe_peering(records=3, is_issued=True)
+    metrics.observe_peering(records=3)
     seen = value("steadyhook_issuer_seen_timestamp_seconds", None)
     assert seen is not None and began <= seen <= time.time()
     assert value("steadyhook_peering_records", None) == 3
-    metrics.observe_peering(records=0, is_issued=False)
+    metrics.observe_peering(records=0)
     assert value("steadyhook_issuer_seen_timestamp_seconds", None) == seen
     assert value("steadyhook_peering_records", None) == 0

@@ -138,10 +138,10 @@ def observe_served(*, not_after: datetime.datetime, generation: int) -> None:
     CERTIFICATE_GENERATION.set(generation)
 
 
-def observe_peering(*, records: int, is_issued: bool) -> None:
-    """The live records at a look, and whether any of them issues."""
+def observe_peering(*, records: int) -> None:
+    """The live records at a look; of those that there are, one issues."""
     PEERING_RECORDS.set(records)
-    if is_issued:
+    if records:
         ISSUER_SEEN.set(time.time())
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from serving import support
 
+pytestmark = pytest.mark.slow
 TREE = pathlib.Path(__file__).parents[2]
 MIB = 2**20
 BODY = support.encode(support.review(data={"key": "x" * 10_000}))

@@ -80,6 +80,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled; the first look is at once, also after an end."""
+        try:
+            await self._run()
+        finally:
+            metrics.forget_certificate(self._target.namespace, self._target.certificate)
+
+    async def _run(self) -> None:
         self._due = 0.0
         while True:
             await self._sleep_until_due()
