@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 MOMENT_SECONDS = 0.5
 """How long a new active instance waits before it looks again whether it still is: peers see each other late."""
 
+GIVEN_UP_SECONDS = 5.0
+"""How long an instance stays out at most that has given up its seat: others may have no reason to look for one."""
+
 STUCK_SECONDS = 600.0
 """An election that does not come to its next look within this time is stuck: each request takes 10 s at most."""
 
@@ -110,10 +113,11 @@ class Candidacy:
         await asyncio.sleep(random.uniform(0.0, 1.0))
         while True:
             seat = await self._look_for_seat()
+            given_up = False
             if seat is not None:
-                await self._issue(seat)
+                given_up = await self._issue(seat)
                 self._change_role(election.Role.RESERVE)
-            await self._pause(self._pause_seconds())
+            await self._pause(random.uniform(0.5, GIVEN_UP_SECONDS) if given_up else self._pause_seconds())
 
     async def _pause(self, seconds: float) -> None:
         self._overdue_at = time.monotonic() + seconds + STUCK_SECONDS
@@ -165,8 +169,8 @@ class Candidacy:
                            " watches it; it is dropped.", identity, self._settings.namespace,
                            self._settings.peering_name)
 
-    async def _issue(self, seat: election.Join | None) -> None:
-        """Stand by or issue until the seat is lost, or given up since nothing moves."""
+    async def _issue(self, seat: election.Join | None) -> bool:
+        """Stand by or issue until the seat is lost; returns whether it was given up, for a new start with another."""
         own = reconciling.Target(namespace=self._settings.namespace, certificate=self._settings.certificate,
                                  secret_name=self._settings.secret_name)
         work: roster.Roster | reconciling.Reconciler = roster.Roster(
@@ -181,14 +185,14 @@ class Candidacy:
             asyncio.create_task(supervision.keep("reconcile loop", work.run)),
         ]
         try:
-            await self._keep_seat(work.wake)
+            return await self._keep_seat(work.wake)
         finally:
             for part in parts:
                 part.cancel()
             await asyncio.shield(asyncio.wait(parts))
 
-    async def _keep_seat(self, wake: operator.Wake) -> None:
-        """Return when the seat is lost, or does not do what it is there for."""
+    async def _keep_seat(self, wake: operator.Wake) -> bool:
+        """Return when the seat is lost (False), or does not do what it is there for (True)."""
         last_read = fresh = time.monotonic()
         while True:
             await self._pause(self._settings.peering_lifetime / 2)
@@ -204,11 +208,11 @@ class Candidacy:
             records = self._parse(manifest)
             if (problem := self._clock_problem(records)) is not None:
                 self._complain(problem)
-                return
+                return False
             if election.is_surplus(records, identity=self._identity, seats=self._settings.seats,
                                    now=self._cluster.clock.now()):
                 logger.info("More peers than seats, and this one has the lowest priority: leaving.")
-                return
+                return False
             if any(record.identity == self._identity and record.is_live(self._cluster.clock.now())
                    for record in records):
                 fresh = time.monotonic()
@@ -218,7 +222,7 @@ class Candidacy:
                              " its seat and looks for one again.", self._settings.namespace,
                              self._settings.peering_name, time.monotonic() - fresh)
                 metrics.RESTARTS.labels(part="seat").inc()
-                return
+                return True
             if self._standing(records) is not before:
                 wake(0.0)
 
