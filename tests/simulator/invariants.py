@@ -103,7 +103,7 @@ class Checker:
                 self._check_authority(old.value if old else None, new.value)
         elif item.key == model.LEAF and new is not None and by_issuer:
             self._check_rate(new.author)
-            self._check_leaf(old.value if old else None, new.value)
+            self._check_leaf(old.value if old else None, new.value, author=new.author)
 
     def swapped(
         self, one: "server.Server", item: model.Object | None, before: serving.Served | None
@@ -225,7 +225,7 @@ class Checker:
     def unsettled(self, who: "issuer.Issuer", decision: issuing.Decision) -> None:
         raise Violation(f"5: the decisions of {who.name} lead nowhere; the last was {decision.reason}")
 
-    def _check_leaf(self, old: model.LeafContent | None, new: model.LeafContent) -> None:
+    def _check_leaf(self, old: model.LeafContent | None, new: model.LeafContent, *, author: str) -> None:
         assert isinstance(self._action, steps.IssueLeaf)
         certificate = new.certificate
         if new.mark != certificate.fingerprint or new.generation is None:
@@ -242,6 +242,11 @@ class Checker:
                 held.successor is not None and self._signer == held.successor.pem != certificate.pem):
             raise Violation(f"3: the leaf goes back from {self._signer} to {certificate.pem}")
         kept = {one.pem for one in held.bundle} if held is not None else set()
+        made_by = next((peer for peer in self.world.issuers if peer.name == author), None)
+        signers = [one for one in (held.bundle if held is not None else ()) if one.pem == certificate.pem]
+        if made_by is not None and signers and not any(
+                one.not_before <= self.world.utc(made_by.machine) for one in signers):
+            raise Violation(f"9: {author} signs with {certificate.pem}, which has yet to begin by its own clock")
         if certificate.pem in {self.world.mint.keys[one] for one in self._retired} - kept:
             raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
         self._generation = new.generation
