@@ -7,6 +7,8 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 
+from prometheus_client import parser
+
 from devcluster import facade
 from scenarios import handshakes, installation
 
@@ -15,6 +17,14 @@ SEATS = 3
 NOISE = ("Task was destroyed", "never retrieved", "never awaited", "Traceback")
 _HEALTH_PORT = 8080
 _PATIENCE_SECONDS = 2.0
+
+
+def samples(pod: facade.PodProcess) -> list[tuple[str, dict[str, str], float]]:
+    """The metrics of an instance: name, labels and value of each."""
+    with urllib.request.urlopen(f"http://{pod.loopback}:{_HEALTH_PORT}/metrics", timeout=_PATIENCE_SECONDS) as response:
+        text = response.read().decode()
+    return [(sample.name, dict(sample.labels), sample.value)
+            for family in parser.text_string_to_metric_families(text) for sample in family.samples]
 
 
 def is_active(pod: facade.PodProcess) -> bool:

@@ -1,8 +1,13 @@
 """Carrying out: one action of the issuer's decision, one conditional write."""
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
+import functools
 import logging
+import weakref
+from concurrent import futures
+from typing import Any
 
 from steadyhook import metrics
 from steadyhook.cluster import client, paths
@@ -13,15 +18,40 @@ logger = logging.getLogger(__name__)
 
 DISOWN_ATTEMPTS = 5
 MANAGER = "steadyhook"  # of the fields that are written by patch
+MINTERS = 2
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
+
+_minters = futures.ThreadPoolExecutor(MINTERS, thread_name_prefix="minting")
+_turns: weakref.WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = (
+    weakref.WeakValueDictionary())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A leaf that was made before it is decided to issue it, by this signer; it is used at once or never."""
+
+    signer: facts.Fingerprint
+    pair: certificates.KeyPair = dataclasses.field(repr=False)
+
+
+async def prepare_leaf(
+    wanted: policy.Policy, signer: facts.Certificate, *,
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+) -> Prepared:
+    """Make a leaf and write it nowhere, so that later no time is lost."""
+    pair = await _mint(minting.mint_leaf, wanted, signer=pairs[signer.fingerprint], now=now)
+    return Prepared(signer=signer.fingerprint, pair=pair)
 
 
 async def apply(
     cluster: client.Cluster, action: steps.Step, wanted: policy.Policy, *,
     pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+    prepared: Prepared | None = None,
 ) -> None:
     """
     Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
+
+    ``prepared``: a leaf for this very policy, which is issued if it is by the right signer.
 
     Raises :class:`client.Conflict` when the world has changed since it was decided: then it has to be observed and
     decided again, never retried. Raises other kinds of :class:`client.APIError`; an injection that is refused though
@@ -29,8 +59,7 @@ async def apply(
     """
     match action:
         case steps.Freeze():
-            for secret in action.secrets:
-                await _freeze(cluster, wanted, secret)
+            await asyncio.gather(*(_freeze(cluster, wanted, secret) for secret in action.secrets))
         case steps.CreateAuthority():
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
@@ -57,8 +86,9 @@ async def apply(
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
-            signer = pairs[action.signer.fingerprint]
-            pair = await asyncio.to_thread(minting.mint_leaf, wanted, signer=signer, now=now)
+            if prepared is None or prepared.signer != action.signer.fingerprint:
+                prepared = await prepare_leaf(wanted, action.signer, pairs=pairs, now=now)
+            pair = prepared.pair
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
                            secrets.GENERATION: str(action.generation), **_request(action.request)}
             if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:
@@ -85,7 +115,22 @@ async def _new_authority(
     """The user's own, or a new one."""
     if provided is not None:
         return pairs[provided.fingerprint]
-    return await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+    return await _mint(minting.mint_authority, wanted, now=now)
+
+
+async def _mint(
+    mint: collections.abc.Callable[..., certificates.KeyPair], wanted: policy.Policy, **arguments: Any
+) -> certificates.KeyPair:
+    """
+    Make keys in threads of their own, of which there are few: an RSA-4096 key takes seconds.
+
+    The loop's own threads, which name resolution needs, are not held up. The certificates of one namespace wait for
+    each other, so that nobody can make those of another namespace wait for all of them.
+    """
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault((loop, wanted.namespace), asyncio.Lock())
+    async with turn:
+        return await loop.run_in_executor(_minters, functools.partial(mint, wanted, **arguments))
 
 
 async def _write_authority(

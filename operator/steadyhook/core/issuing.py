@@ -216,13 +216,18 @@ def _freeze(
 ) -> Decision | None:
     if wanted.compatibility is not policy.Compatibility.DYNAMICLISTENER:
         return None
-    free = tuple(item.secret for item in (seen.leaf, seen.authority) if item is not None and not item.secret.static)
+    free = to_freeze(item.secret for item in (seen.leaf, seen.authority) if item is not None)
     if not free:
         return None
     return Decision(
         actions=(steps.Freeze(secrets=free),),
         reason=reasons.Reason.FREEZING,
         message="listeners shall leave alone " + " and ".join(f"Secret {item.name}" for item in free))
+
+
+def to_freeze(secrets: collections.abc.Iterable[facts.Secret]) -> tuple[facts.Secret, ...]:
+    """Those of the Secrets of a listener that it may still write; nothing else has to be known for that."""
+    return tuple(item for item in secrets if not item.static)
 
 
 def _authority(

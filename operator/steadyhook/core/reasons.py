@@ -43,6 +43,12 @@ class Reason(enum.StrEnum):
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+    PUT_OFF = "TooManyKeys"
+    REFUSED = "Refused"
+    NOT_ANSWERED = "NotAnswered"
+    CHANGED_BY_OTHERS = "ChangedByOthers"
+    UNSETTLED = "Unsettled"
+    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
@@ -71,6 +77,7 @@ class Reason(enum.StrEnum):
     UNREADABLE = "Unreadable"
     CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
+    TOO_MANY = "TooManyConfigurations"
     NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.

@@ -143,7 +143,7 @@ def phase(seen: facts.Seen) -> reasons.Reason:
         return reasons.Reason.NOT_ROTATING
     if not has_switched(seen):
         return reasons.Reason.DISTRIBUTING
-    waiting = unacknowledged(seen) or seen.servers_defect is not None
+    waiting = unacknowledged(seen) or not is_by_successor(seen) or seen.servers_defect is not None
     return reasons.Reason.ACKNOWLEDGING if waiting else reasons.Reason.RETIRING
 
 
