@@ -179,6 +179,11 @@ class Checker:
         if len(recent) + 1 > RATE_LIMIT:
             raise Violation(f"5: {author} has written the leaf {len(recent) + 1} times within {RATE_SECONDS:.0f} s")
 
+    @property
+    def is_unrecorded(self) -> bool:
+        """Whether there was a generation that no status has known."""
+        return self._unrecorded > 0
+
     def restored(self) -> None:
         """The whole store was put back: nobody remembers what came after."""
         leaf, authority = self.world.store.get(model.LEAF), self.world.store.get(model.AUTHORITY)
