@@ -89,9 +89,9 @@ class Checker:
             self._note_forgotten()
         if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
             self._unrecorded = 0
-        if item.key == model.CERTIFICATE and item.author == "people" and (
-                item.value.status.get("generation", 0) < self._generation):
-            self._unrecorded = max(1, self._unrecorded)  # a person has taken it out of the status
+        told = item.value.status.get("generation", 0) if item.key == model.CERTIFICATE else self._generation
+        if item.author == "people" and (told < self._generation or told > 10**12):
+            self._unrecorded, self._was_lost = max(1, self._unrecorded), True  # a person has taken it out of the status
         if item.key.startswith(model.CONFIGURATION):
             if by_issuer and self.world.wanted.compatibility is not None:
                 raise Violation(f"2: {item.key} is the application's own to write")
