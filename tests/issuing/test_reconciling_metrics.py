@@ -35,7 +35,8 @@ def test_a_write_that_is_refused_as_the_object_has_changed_is_counted(monkeypatc
     async def main() -> None:
         action = steps.Freeze(secrets=(builders.secret(),))
         with pytest.raises(client.Conflict):
-            await reconciler()._carry_out({}, action, builders.wanted(), observation, None)  # type: ignore[arg-type]
+            await reconciler()._carry_out(
+                {}, action, builders.wanted(), observation, None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(applying, "apply", refuse)
     before = conflicts()

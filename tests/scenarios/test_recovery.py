@@ -109,3 +109,29 @@ def test_an_instance_with_a_wrong_clock_serves_but_neither_joins_nor_issues_and_
     assert "synchronise the clocks of the nodes" in entry["message"]
     assert installed.secret_writes() == [("create", 201)]
     installed.admit()
+
+
+def test_that_nobody_issues_is_told_by_the_servers_until_somebody_does(install: Install) -> None:
+    installed = install(layout="split", modules=("impatient",))
+    installed.wait_serving()
+    installed.wait_ready()
+    fingerprint = installed.fingerprint()
+
+    def scale(replicas: int) -> None:
+        installed.cluster.kubectl("scale", "deployment/steadyhook-issuer", "-n", installed.namespace,
+                                  f"--replicas={replicas}")
+
+    def complaints() -> list[bool]:
+        return ["NobodyIssues: KopfPeering" in item["message"] for item in installed.instances()]
+
+    scale(0)
+    installed.cluster.wait_for(lambda: not installed.peers(), 60, "the end of the issuers")
+    installed.cluster.kubectl("delete", "secret", installation.SECRET, "-n", installed.namespace)
+    installed.cluster.wait_for(lambda: all(complaints()), RECOVERY_SECONDS, "every server to tell that nobody issues")
+    for pod in installed.pods("server"):
+        assert instances.served(pod, installed) == fingerprint, "they serve on"
+        found = {name: value for name, _, value in instances.samples(pod)}
+        assert found["steadyhook_peering_records"] == 0
+    scale(2)
+    installed.wait_serving(but_not=fingerprint)
+    installed.cluster.wait_for(lambda: not any(complaints()), RECOVERY_SECONDS, "the complaint to be taken back")
