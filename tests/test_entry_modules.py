@@ -36,8 +36,8 @@ def command(module: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize(("options", "changes", "expected"), [
-    pytest.param([], {}, "the namespace is not known; give kopf --namespace=NAMESPACE, or set POD_NAMESPACE by the"
-                         " downward API", id="no namespace"),
+    pytest.param([], {}, "the namespace of this instance is not known; give kopf --namespace=NAMESPACE, or set"
+                         " POD_NAMESPACE by the downward API", id="no namespace"),
     pytest.param(["-n", "ns"], {"STEADYHOOK_MAX_CONNECTIONS": "1"},
                  "STEADYHOOK_MAX_CONNECTIONS is '1', expected a whole number from 16 to 4096; leave it out for the"
                  " default of 256", id="a number out of range"),
