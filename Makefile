@@ -13,7 +13,7 @@ WRITERS ?= 50
 WORKERS ?= 3
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
 
-.PHONY: help run cluster test unit pythons check reproduce bench bench-rotation image constraints clean
+.PHONY: help run cluster test unit pythons check reproduce bench bench-rotation bench-many image constraints clean
 
 help: ## Show this help
 	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
@@ -69,6 +69,9 @@ bench: $(STAMP) ## Measure the figures in the README
 
 bench-rotation: $(STAMP) ## Rotate under load: requests and handshakes, sent and failed (10 minutes)
 	@$(BIN)/python -m benchmarks.rotation
+
+bench-many: $(STAMP) ## Measure one installation of issuers for 100 and 500 certificates (15 minutes)
+	@$(BIN)/python -m benchmarks.many
 
 image: ## Build the container image
 	docker build --tag steadyhook:0.1.0 .

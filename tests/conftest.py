@@ -6,11 +6,17 @@ import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping
 
+import hypothesis
 import pytest
 
 from devcluster import binaries, facade
 
 _LOG_LINES = 40
+
+# The same examples each time, and no time limit for one of them: machines may be busy.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True,
+                                     suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from devcluster import api, binaries, facade
 from steadyhook import settings
-from steadyhook.core import conditions, election, policy, reasons, reporting, serving
+from steadyhook.core import election, policy, reasons, reporting, serving
 
 Manifest = dict[str, Any]
 
@@ -422,8 +422,8 @@ def test_defaults_and_choices_are_those_of_the_code(rendered: dict[str, list[Man
     assert instance["properties"]["phase"]["enum"] == list(serving.Phase)
     assert instance["properties"]["role"]["enum"] == list(election.Role)
     status = schema(rendered, "webhookcertificates.steadyhook.io")["properties"]["status"]["properties"]
-    states = set(status["configurations"]["items"]["properties"]["state"]["enum"])
-    assert states >= {str(state) for state in conditions.KNOWN_STATES}
+    assert status["configurations"]["items"]["properties"]["ours"] == {
+        **status["configurations"]["items"]["properties"]["ours"], "type": "boolean"}
 
 
 # ---- a real API server ----

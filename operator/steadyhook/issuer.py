@@ -6,7 +6,7 @@ import kopf
 
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
-from steadyhook.issuing import candidacy
+from steadyhook.issuing import candidacy, handlers
 from steadyhook.serving import endpoints, readiness, sockets
 
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
@@ -27,8 +27,12 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
             process.listen_address, process.health_port, ready, liveness=lambda: memo.candidacy.trouble()))
     except sockets.ListenError as error:
         raise kopf.PermanentError(str(error)) from error
+    user_handlers = handlers.take(
+        kopf.get_default_registry(), namespace=process.namespace if not process.everywhere else None,
+        grace_seconds=process.drain_seconds, without=(__name__,))
     memo.candidacy = candidacy.start(
-        process, kopf_settings=settings, on_problem=lambda problem: _set_ready(ready, problem))
+        process, kopf_settings=settings, on_problem=lambda problem: _set_ready(ready, problem),
+        user_handlers=user_handlers)
 
 
 @kopf.on.cleanup()

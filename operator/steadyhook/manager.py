@@ -5,7 +5,7 @@ import kopf
 
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
-from steadyhook.issuing import candidacy
+from steadyhook.issuing import candidacy, handlers
 from steadyhook.serving import half, sockets
 
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
@@ -21,9 +21,12 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     except (process_settings.SettingsError, sockets.ListenError) as error:
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
+    user_handlers = handlers.take(
+        kopf.get_default_registry(), namespace=process.namespace if not process.everywhere else None,
+        grace_seconds=process.drain_seconds, without=(__name__,))
     memo.candidacy = candidacy.start(
         process, kopf_settings=settings, on_role=server.set_role, on_problem=server.set_problem,
-        work_due=lambda: not server.certified)
+        work_due=lambda: not server.certified, user_handlers=user_handlers)
     settings.admission.server = server
 
 

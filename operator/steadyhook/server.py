@@ -5,6 +5,7 @@ import kopf
 
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
+from steadyhook.issuing import handlers
 from steadyhook.serving import half, sockets
 
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
@@ -14,9 +15,10 @@ kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Serve the admission handlers of the loaded modules; this half has no part in the peering."""
     try:
-        memo.server = server = half.AdmissionServer()
+        handlers.refuse(kopf.get_default_registry())
+        memo.server = server = half.AdmissionServer(settings=process_settings.from_command_line())
         await server.open()
-    except (process_settings.SettingsError, sockets.ListenError) as error:
+    except (process_settings.SettingsError, sockets.ListenError, handlers.RefusedHandlers) as error:
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
     settings.peering.standalone = True

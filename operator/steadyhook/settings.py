@@ -33,6 +33,7 @@ class Settings:
 
     instance: Instance
     namespace: str
+    everywhere: bool  # whether the user's own handlers look at all namespaces
     certificate: str  # the name of the WebhookCertificate
     all_certificates: bool  # whether the issuing half looks after those of every namespace instead
     secret_name: str
@@ -52,41 +53,45 @@ class Settings:
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
-def from_command_line(environ: collections.abc.Mapping[str, str] = os.environ) -> Settings:
+def from_command_line(
+    environ: collections.abc.Mapping[str, str] = os.environ, *, elects: bool = True
+) -> Settings:
     """
     The settings of a process started by ``kopf run``: its --namespace and --peering go before the environment.
 
-    kopf tells its handlers neither, but its command line is click's. Raises :class:`SettingsError`.
+    kopf tells its handlers neither, but its command line is click's. ``elects``: whether its --peering is the election
+    of the issuer, and not that of an operator of the user's own. Raises :class:`SettingsError`.
     """
     context = click.get_current_context(silent=True)
     options = context.params if context is not None else {}
-    if options.get("clusterwide"):
-        raise SettingsError("--all-namespaces is given, expected --namespace=NAMESPACE; an instance serves the"
-                            " certificate of one namespace")
-    return load(environ, namespaces=options.get("namespaces") or (), peering_name=options.get("peering_name"))
+    return load(environ, namespaces=options.get("namespaces") or (),
+                peering_name=options.get("peering_name") if elects else None,
+                everywhere=bool(options.get("clusterwide")))
 
 
 def load(
     environ: collections.abc.Mapping[str, str] = os.environ, *,
-    namespaces: collections.abc.Sequence[str] = (), peering_name: str | None = None,
+    namespaces: collections.abc.Sequence[str] = (), peering_name: str | None = None, everywhere: bool = False,
 ) -> Settings:
     """
     Read and check the environment.
 
-    ``namespaces``, ``peering_name``: what goes before it. Raises :class:`SettingsError`.
+    ``namespaces``, ``peering_name``: what goes before it. ``everywhere``: whether the user's own handlers, if there are
+    any, look at all namespaces; the instance itself has its home in one all the same. Raises :class:`SettingsError`.
     """
     if len(namespaces) > 1:
         raise SettingsError(f"--namespace is given {len(namespaces)} times ({', '.join(namespaces)}), expected one;"
                             " run one instance for each namespace")
     namespace = namespaces[0] if namespaces else environ.get("STEADYHOOK_NAMESPACE") or environ.get("POD_NAMESPACE")
     if not namespace:
-        raise SettingsError("the namespace is not known; give kopf --namespace=NAMESPACE, or set POD_NAMESPACE"
-                            " by the downward API")
+        raise SettingsError("the namespace of this instance is not known; give kopf --namespace=NAMESPACE, or set"
+                            " POD_NAMESPACE by the downward API")
     certificate = _name(environ, "STEADYHOOK_CERTIFICATE", "steadyhook-webhook")
     service = environ.get("STEADYHOOK_SERVICE", "steadyhook-webhook")
     return Settings(
         instance=_instance(environ),
         namespace=namespace,
+        everywhere=everywhere,
         certificate=certificate,
         all_certificates=_choice(environ, "STEADYHOOK_CERTIFICATES", ("own", "all")) == "all",
         secret_name=_name(environ, "STEADYHOOK_SECRET", f"{certificate}-tls"),

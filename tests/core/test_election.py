@@ -119,3 +119,53 @@ def test_the_problem_with_the_clock_names_the_value_the_limit_and_the_remedy() -
     assert election.clock_problem(-3600.0, lifetime_seconds=15.0, others=False) == (
         "the clock of this machine is 3600 s behind the API server's, expected at most 300 s; synchronise the clocks of"
         " the nodes (NTP)")
+
+
+def parsed(record: object, identity: str = "a") -> election.Record:
+    (found,) = election.parse({"status": {identity: record}})
+    return found
+
+
+@pytest.mark.parametrize("record", [
+    {**SOUND, "lifetime": 10**12}, {**SOUND, "lifetime": float("inf")}, {**SOUND, "lifetime": float("nan")},
+    {**SOUND, "lastseen": "never"}, {**SOUND, "lastseen": 1}, {**SOUND, "lastseen": "9999-12-31T23:59:59-14:00"},
+    {**SOUND, "priority": 10**30}, {**SOUND, "priority": "high"}, {**SOUND, "priority": -(10**30)}, None, "x", 1, [],
+    {**SOUND, "lastseen": (NOW + datetime.timedelta(days=3)).isoformat()},
+])
+def test_a_record_that_cannot_be_is_dead_and_dropped_by_the_next_one_that_takes_a_seat(record: object) -> None:
+    one = parsed(record)
+    assert not one.is_live(NOW)
+    seat = election.find_seat([one], identity="b", seats=1, now=NOW)
+    assert seat is not None
+    assert seat.drop == ("a",)
+
+
+def test_a_record_without_an_offset_is_in_utc_as_kopf_reads_it() -> None:
+    assert parsed({**SOUND, "lastseen": "2030-01-01T00:00:00"}).expires_at == NOW + datetime.timedelta(seconds=15)
+
+
+def test_no_record_holds_its_seat_for_ever() -> None:
+    for_years = parsed({**SOUND, "lifetime": 10 * 365 * 86400})
+    assert for_years.is_live(NOW)
+    assert not for_years.is_live(NOW + datetime.timedelta(days=2))
+
+
+def test_a_record_with_a_name_of_a_megabyte_is_dead() -> None:
+    assert not parsed(SOUND, "a" * 1_000_000).is_live(NOW)
+
+
+def test_the_priority_of_a_newcomer_fits_into_an_object() -> None:
+    seat = election.find_seat([record("a", -election.PRIORITY_LIMIT)], identity="b", seats=3, now=NOW)
+    assert seat is not None
+    assert abs(seat.priority) <= election.PRIORITY_LIMIT
+
+
+@hypothesis.given(status=strategies.none() | strategies.integers() | strategies.lists(strategies.none())
+                  | strategies.dictionaries(strategies.text(max_size=5), JSON, max_size=5))
+def test_whatever_is_in_the_peering_every_question_has_an_answer(status: object) -> None:
+    records = election.parse({"status": status})
+    roles = [election.role(records, identity=one.identity, now=NOW) for one in records]
+    assert roles.count(election.Role.ACTIVE) <= 1
+    for one in records:
+        election.find_seat(records, identity=one.identity, seats=3, now=NOW)
+        election.is_surplus(records, identity=one.identity, seats=3, now=NOW)

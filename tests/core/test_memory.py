@@ -45,3 +45,44 @@ def test_a_wait_that_nobody_was_active_for_does_not_count() -> None:
     one.note(seen, 0.0)
     one.forget_waits()
     assert one.note(seen, 50.0).trusted_seconds == {NEW.fingerprint: 0, OLD.fingerprint: 0}
+
+
+@pytest.mark.parametrize("refused", [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.REJECTED])
+def test_a_trial_counts_until_a_patch_is_refused(refused: facts.ConfigurationState) -> None:
+    remembered = memory.Memory()
+    remembered.note_trial("a", facts.ConfigurationState.OPEN, now=0.0)
+    assert remembered.states(10_000.0) == {"a": facts.ConfigurationState.OPEN}
+    remembered.note_refusal("a", 10_000.0, refused)
+    assert remembered.states(10_001.0) == {"a": refused}
+    # When the refusal is forgotten nothing is known: it has to be tried again before anything in it is believed.
+    assert remembered.states(10_000.0 + memory.FORBIDDEN_SECONDS) == {}
+
+
+def test_a_trial_without_an_answer_is_made_again_soon() -> None:
+    remembered = memory.Memory()
+    remembered.note_trial("a", facts.ConfigurationState.UNTRIED, now=0.0)
+    assert remembered.states(1.0) == {"a": facts.ConfigurationState.UNTRIED}
+    assert remembered.seconds_until_open(1.0) == [memory.TRY_AGAIN_SECONDS - 1.0]
+    assert remembered.states(memory.TRY_AGAIN_SECONDS) == {}
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    remembered = memory.Memory()
+    remembered.note_trial("uid-a", facts.ConfigurationState.OPEN, now=0.0)
+    there = builders.configuration(name="a")
+    state = facts.Seen(leaf=None, authority=None, configurations=(there,))
+    remembered.note(state, 1.0)
+    assert remembered.states(1.0) == {"uid-a": facts.ConfigurationState.OPEN}
+    remembered.note(dataclasses.replace(state, configurations=()), 2.0)
+    assert remembered.states(2.0) == {}
+
+
+def test_nobody_has_acknowledged_while_it_is_not_known_who_serves() -> None:
+    remembered = memory.Memory()
+    old, new = builders.ca("old"), builders.ca("new")
+    state = facts.Seen(leaf=builders.leaf(signer=new, trusted=(old, new)),
+                       authority=builders.authority(old, new, successor=new, switched=True),
+                       servers_defect=facts.Defect(reason=reasons.Reason.SERVERS_UNKNOWN, message="no right"))
+    assert remembered.note(remembered.note(state, 0.0), 60.0).acknowledged_seconds == 0.0
+    known = dataclasses.replace(state, servers_defect=None)
+    assert remembered.note(remembered.note(known, 60.0), 70.0).acknowledged_seconds == 10.0

@@ -33,6 +33,21 @@ def test_the_defaults_are_filled_in() -> None:
     ({"caRenewBefore": "2160h"}, "spec.caRenewBefore", "90 days, 0:00:00"),
     ({"caDuration": "17520h"}, "spec.caRenewBefore", "730 days, 0:00:00"),
     ({"settleSeconds": -1}, "spec.settleSeconds", -1),
+    ({"secretName": "*.tls"}, "spec.secretName", "*.tls"),
+    ({"secretName": "one-ca"}, "spec.secretName", "one-ca"),
+    ({"caSecretName": "../secrets/other"}, "spec.caSecretName", "../secrets/other"),
+    ({"caSecretName": None}, "spec.caSecretName", None),
+    ({"authority": {"secretName": "../../other/secrets/ca"}}, "spec.authority.secretName", "../../other/secrets/ca"),
+    ({"authority": {"secretName": ".."}}, "spec.authority.secretName", ".."),
+    ({"authority": {"secretName": ""}}, "spec.authority.secretName", ""),
+    ({"authority": {"secretName": "a?watch=true"}}, "spec.authority.secretName", "a?watch=true"),
+    ({"authority": {}}, "spec.authority.secretName", None),
+    ({"authority": {"secretName": "tls"}}, "spec.authority.secretName", "tls"),
+    ({"authority": {"secretName": "tls-ca"}}, "spec.authority.secretName", "tls-ca"),
+    ({"service": {"name": "a/b"}}, "spec.service.name", "a/b"),
+    ({"service": {"name": "*"}}, "spec.service.name", "*"),
+    ({"service": {"namespace": "ns"}}, "spec.service.name", None),
+    ({"service": {"name": "hook", "namespace": "a.b"}}, "spec.service.namespace", "a.b"),
 ])
 def test_a_mistake_is_refused_by_field_value_and_remedy(change: dict[str, object], field: str, found: object) -> None:
     with pytest.raises(policy.InvalidSpec) as caught:
@@ -49,3 +64,28 @@ def test_durations_are_those_of_go(hours: int, minutes: int, seconds: int) -> No
         return
     wanted = policy.parse(spec, namespace="ns", name="cert")
     assert wanted.duration == datetime.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def test_a_wildcard_names_no_service() -> None:
+    wanted = policy.parse({"secretName": "tls", "dnsNames": ["*.ns.svc", "*.svc", "1.ns.svc", "hook.ns.svc"]},
+                          namespace="ns", name="cert")
+    assert wanted.services == {("ns", "hook")}
+
+
+LISTENER = {"secretName": "tls", "compatibility": "Dynamiclistener", "privateKey": {"algorithm": "RSA-2048"},
+            "duration": "8760h", "renewBefore": "2400h"}
+
+
+@pytest.mark.parametrize(("names", "found"), [
+    (["*.ns.svc", "hook.ns.svc"], "*.ns.svc"),
+    (["hook.ns.svc.cluster.local", "hook.example"], ["hook.example", "hook.ns.svc.cluster.local"]),
+])
+def test_names_that_a_dynamiclistener_could_not_be_found_by_are_refused(names: list[str], found: object) -> None:
+    with pytest.raises(policy.InvalidSpec) as caught:
+        policy.parse({**LISTENER, "dnsNames": names}, namespace="ns", name="cert")
+    assert (caught.value.field, caught.value.found) == ("spec.dnsNames", found)
+
+
+def test_a_dynamiclistener_is_found_by_its_service() -> None:
+    assert policy.parse({**LISTENER, "service": {"name": "hook"}}, namespace="ns", name="cert").services == {
+        ("ns", "hook")}

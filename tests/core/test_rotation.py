@@ -151,12 +151,12 @@ def test_the_old_ca_leaves_after_everyone_has_settled_on_the_new_one() -> None:
     promote = only(decide(switched(SERVER, acknowledged_seconds=10.0)))
     assert isinstance(promote, steps.Promote)
     assert promote.bundle == (NEW,)
-    assert promote.retired == {OLD.fingerprint}
+    assert promote.retired == (OLD.fingerprint,)
 
 
 def test_what_has_left_does_not_come_back_from_the_leaf_secret_and_is_taken_out_of_the_configurations() -> None:
     done = seen(leaf=BY_NEW, last_signer=NEW.fingerprint,
-                authority=builders.authority(NEW, retired=frozenset({OLD.fingerprint}), request="now"))
+                authority=builders.authority(NEW, retired=(OLD.fingerprint,), request="now"))
     inject = only(decide(done))
     assert isinstance(inject, steps.InjectBundle)
     assert inject.bundle == (NEW,)
@@ -164,7 +164,7 @@ def test_what_has_left_does_not_come_back_from_the_leaf_secret_and_is_taken_out_
 
 
 def test_a_retired_ca_that_signs_once_more_is_trusted() -> None:
-    again = builders.authority(NEW, OLD, successor=OLD, retired=frozenset({OLD.fingerprint}))
+    again = builders.authority(NEW, OLD, successor=OLD, retired=(OLD.fingerprint,))
     assert set(issuing.trust_bundle(seen(authority=again), NOW)) == {OLD, NEW}
 
 

@@ -108,3 +108,16 @@ def test_a_verdict_that_only_wakes_at_another_time_is_no_news() -> None:
     alien = builders.leaf(signer=ALIEN)
     later = NOW + datetime.timedelta(seconds=1)
     assert judge(alien, served=KNOWN) == judge(alien, served=KNOWN, now=later)
+
+
+def test_a_cluster_that_was_restored_from_before_a_ca_change_is_followed_after_a_trial() -> None:
+    served = serving.Served(certificate=builders.certificate("by-new"), generation=200,
+                            signers=frozenset({builders.ca("new").fingerprint}))
+    restored = builders.leaf(signer=SIGNER, generation=100)
+    for seconds, followed in ((serving.TRIAL_SECONDS - 1, False), (serving.TRIAL_SECONDS, True)):
+        verdict = serving.judge(restored, served=served, service_name=None, now=NOW, seen_seconds=seconds)
+        assert verdict.swap is followed
+    trusted_together = builders.leaf(signer=SIGNER, trusted=(SIGNER, builders.ca("new")), generation=100)
+    kept = serving.judge(trusted_together, served=served, service_name=None, now=NOW,
+                         seen_seconds=serving.TRIAL_SECONDS)
+    assert (kept.swap, kept.reason) == (False, reasons.Reason.OLDER_GENERATION)

@@ -1,8 +1,11 @@
 """Real listeners of dynamiclistener: the storm, and its end, on a real API server."""
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
+import yaml
 
+from devcluster import facade
 from peers import listeners, webhook
 from peers.webhook import report
 
@@ -11,7 +14,26 @@ COUNT = 100
 FEW = 10
 SEEN_AT_LEAST = COUNT // 2  # conflicts; how long a storm lasts is chance, from a second to more than 25
 ISSUED_ONCE = 2  # writes: the leaf and the CA
+DEFINITIONS = 25
+FROZEN_SECONDS, ADOPTED_SECONDS = 3.0, 15.0
+SWITCHED_SECONDS = 2.0
 Start = Callable[[], None]
+
+
+@pytest.fixture
+def definitions_to_look_at(devcluster: facade.DevCluster, namespace: str) -> Iterator[None]:
+    """As many as Longhorn has; about as many APIServices are there anyway."""
+    plurals = [f"things{number}" for number in range(DEFINITIONS)]
+    devcluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([{
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{namespace}.example.com"},
+        "spec": {"group": f"{namespace}.example.com", "scope": "Cluster",
+                 "names": {"plural": plural, "singular": plural, "kind": plural.title()},
+                 "versions": [{"name": "v1", "served": True, "storage": True,
+                               "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+    } for plural in plurals]))
+    yield
+    devcluster.kubectl("delete", "crd", "--wait=false", *(f"{item}.{namespace}.example.com" for item in plurals))
 
 
 def max_seconds(running: listeners.Listeners) -> float:
@@ -46,12 +68,19 @@ def test_listeners_leave_a_secret_alone_that_was_issued_before_they_start(
         report("issued before", **{"listeners": COUNT, "last ready": max_seconds(running)})
 
 
-def test_a_certificate_ends_a_storm_in_full_swing(hook: webhook.Webhook, issuer: Start) -> None:
+def test_a_certificate_ends_a_storm_in_full_swing(
+    hook: webhook.Webhook, issuer: Start, definitions_to_look_at: None
+) -> None:
     issuer()
     with hook.start(COUNT) as running:
         hook.cluster.wait_for(lambda: hook.writes(by_listeners=True).conflicts > SEEN_AT_LEAST, 60, "a storm")
+        asked = time.monotonic()
         hook.ask()
         hook.wait_ready()
+        adopted, frozen = time.monotonic() - asked, hook.seconds_until_frozen()
+        report("adopted", **{"frozen after": f"{frozen:.1f} s", "ready after": f"{adopted:.1f} s"})
+        assert frozen < FROZEN_SECONDS
+        assert adopted < ADOPTED_SECONDS
         calm = hook.wait_calm(running)
         leaf = hook.leaf_fingerprint()
         hook.cluster.wait_for(lambda: hook.served_by_all(running) == {leaf}, 60, "all to serve one leaf")
@@ -83,7 +112,10 @@ def test_a_rotation_under_listeners_fails_nobody(hook: webhook.Webhook, issuer: 
                                   "the old CA to leave")
             assert hook.served_by_all(running) == {hook.leaf_fingerprint()}
             hook.wait_ready()
-        report("rotated", listeners=COUNT, handshakes=callers.calls, failed=dict(callers.failed))
+        between = hook.seconds_from_switch_to_leaf()
+        assert between < SWITCHED_SECONDS
+        report("rotated", listeners=COUNT, between=f"{between:.2f} s", handshakes=callers.calls,
+               failed=dict(callers.failed))
         assert callers.calls > COUNT
         assert not callers.failed
         assert hook.writes(by_listeners=True) == webhook.Writes(done=0, conflicts=0)

@@ -156,6 +156,24 @@ class Webhook:
         assert SECRET in frozen, "never frozen"
         return late
 
+    def seconds_until_frozen(self) -> float:
+        """From the creation of the WebhookCertificate until its leaf Secret was frozen for the first time."""
+        created = self._when("webhookcertificates", CERTIFICATE, ("create", "patch"))
+        frozen = self._when("secrets", SECRET, WRITES)
+        return (frozen[0] - created[0]).total_seconds()
+
+    def seconds_from_switch_to_leaf(self) -> float:
+        """How long in the last rotation the CA Secret and the leaf Secret did not go together."""
+        leaf = self._when("secrets", SECRET, WRITES)[-1]
+        return (leaf - max(item for item in self._when("secrets", CA_SECRET, WRITES) if item < leaf)).total_seconds()
+
+    def _when(self, resource: str, name: str, verbs: tuple[str, ...]) -> list[datetime.datetime]:
+        """When writes of others than listeners were done."""
+        return sorted(
+            datetime.datetime.fromisoformat(event["stageTimestamp"]) for event in self.cluster.audit.select(
+                resource=resource, namespace=self.namespace, verb=verbs, name=name, subresource="")
+            if audit.code_of(event) < 300 and not event.get("userAgent", "").startswith("listener-"))
+
     # ---- damages ----
 
     def delete_secrets(self, *names: str) -> None:

@@ -81,3 +81,11 @@ def test_a_key_is_never_shown() -> None:
     authority = minting.mint_authority(wanted(), now=NOW)
     assert b"PRIVATE" in authority.key_pem
     assert "PRIVATE" not in repr(authority)
+
+
+def test_a_leaf_does_not_begin_before_its_signer() -> None:
+    ahead = NOW + datetime.timedelta(minutes=4)
+    authority = minting.mint_authority(wanted(), now=ahead)
+    leaf = minting.mint_leaf(wanted(), signer=authority, now=NOW)
+    assert leaf.certificate.not_before == authority.certificate.not_before
+    assert leaf.certificate.not_after == NOW.replace(microsecond=0) + wanted().duration

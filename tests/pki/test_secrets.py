@@ -1,15 +1,17 @@
 """Secrets -> facts: whatever is in them, reading never raises, and what can be saved is saved."""
 import base64
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import hypothesis
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import strategies
 
+from pki import oddities
 from steadyhook.core import policy, reasons
 from steadyhook.pki import certificates, minting, secrets
 
@@ -148,4 +150,110 @@ def test_a_ca_bundle_is_written_and_read_again() -> None:
     assert secrets.read_ca_bundle(encoded) == ((AUTHORITY.certificate, OTHER.certificate), True)
     assert secrets.read_ca_bundle(None) == ((), True)
     assert secrets.read_ca_bundle("!") == ((), False)
-    assert secrets.read_ca_bundle(encode(b"x")) == ((), False)
+
+
+def test_a_ca_bundle_is_read_block_by_block_and_a_placeholder_is_empty() -> None:
+    broken = AUTHORITY.certificate_pem.replace(b"MII", b"###", 1)
+    assert secrets.read_ca_bundle(encode(broken + OTHER.certificate_pem)) == ((OTHER.certificate,), False)
+    assert secrets.read_ca_bundle(encode(OTHER.certificate_pem + b"-----BEGIN CERTIFICATE-----\nMII")) == (
+        (OTHER.certificate,), False)
+    for placeholder in (b"\n", b"x"):
+        assert secrets.read_ca_bundle(encode(placeholder)) == ((), True)
+
+
+# ---- what nobody should have made ----
+
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+IS_CA = ((x509.BasicConstraints(ca=True, path_length=None), True),)
+UNDESCRIBABLE = oddities.rebuilt(EC_KEY, subject="year 0", now=NOW, days=11_000, replace=oddities.year_zero(
+    NOW + datetime.timedelta(days=11_000)))
+
+
+@pytest.mark.parametrize("chain", [UNDESCRIBABLE, LEAF.certificate_pem + UNDESCRIBABLE], ids=["first", "second"])
+def test_a_certificate_that_loads_but_cannot_be_described_is_a_defect(chain: bytes) -> None:
+    with pytest.raises(certificates.NotPem):
+        certificates.parse(chain)
+    key = oddities.key_pem(EC_KEY) if chain == UNDESCRIBABLE else LEAF.key_pem
+    damaged = manifest({**GOOD, "tls.crt": encode(chain), "tls.key": encode(key)})
+    for by_listener in (False, True):
+        leaf = secrets.read_leaf(damaged, by_listener=by_listener)
+        assert leaf.defect is not None
+        assert leaf.defect.reason is reasons.Reason.NOT_PEM
+        authority = secrets.read_authority(damaged, by_listener=by_listener)
+        assert authority.defect is not None
+    assert secrets.signing_pairs(damaged) == {}
+    with pytest.raises(ValueError, match="cannot be read"):
+        secrets.key_pair(damaged)
+
+
+def test_a_certificate_that_cannot_be_described_beside_a_good_leaf_is_a_defect() -> None:
+    leaf = secrets.read_leaf(manifest({**GOOD, "ca.crt": encode(AUTHORITY.certificate_pem + UNDESCRIBABLE)}))
+    assert leaf.defect is not None
+    assert leaf.trusted == (AUTHORITY.certificate,)
+
+
+def listeners_pair(replace: tuple[bytes, bytes] | None = oddities.SERIAL_ZERO) -> certificates.KeyPair:
+    return oddities.pair(EC_KEY, subject="dynamiclistener-ca@1704861915", organization="dynamiclistener-org",
+                         now=NOW, extensions=IS_CA, replace=replace)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_ca_of_a_listener_with_the_serial_number_zero_is_adopted_and_signs() -> None:
+    pair = listeners_pair()
+    assert certificates.load(pair.certificate_pem)[0].serial_number == 0
+    held = secrets.read_authority(bare(secrets.authority_data(pair, [])), by_listener=True)
+    assert held.defect is None
+    assert held.certificate == pair.certificate
+    assert held.secret.ours
+    leaf = minting.mint_leaf(WANTED, signer=pair, now=NOW)
+    assert certificates.signers(leaf.certificate_pem, [pair.certificate]) == {pair.certificate.fingerprint}
+
+
+def test_a_ca_that_a_later_library_refuses_to_load_is_a_defect_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pem: bytes) -> list[x509.Certificate]:
+        raise ValueError("serial number must be positive")
+
+    data = secrets.authority_data(listeners_pair(None), [])
+    monkeypatch.setattr(x509, "load_pem_x509_certificates", refuse)
+    held = secrets.read_authority(bare(data), by_listener=True)
+    assert held.defect is not None
+    assert "serial number must be positive" in held.defect.message
+
+
+# ---- whose it is ----
+
+def bare(data: Mapping[str, str | None], **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "tls", "uid": "u", "resourceVersion": "1", **metadata}, "type": secrets.SECRET_TYPE,
+            "data": {key: value for key, value in data.items() if value is not None}}
+
+
+@pytest.mark.parametrize(("metadata", "ours", "ours_by_listener"), [
+    ({}, False, False),
+    ({"labels": {"app.kubernetes.io/managed-by": "steadyhook"}}, True, True),
+    ({"labels": {"app.kubernetes.io/managed-by": "cert-manager"}}, False, False),
+    ({"annotations": {"steadyhook.io/adopt": "true"}}, True, True),
+    ({"annotations": {"steadyhook.io/adopt": "no"}}, False, False),
+    ({"annotations": {"steadyhook.io/ready": "00"}}, True, True),
+    ({"annotations": {"listener.cattle.io/cn-hook.ns.svc": "hook.ns.svc"}}, False, True),
+])
+def test_a_secret_is_ours_by_our_marks_or_by_a_persons_leave(
+    metadata: dict[str, Any], ours: bool, ours_by_listener: bool
+) -> None:
+    for by_listener, expected in ((False, ours), (True, ours_by_listener)):
+        assert secrets.read_leaf(bare(GOOD, **metadata), by_listener=by_listener).secret.ours is expected
+        assert secrets.read_authority(bare(GOOD_CA, **metadata), by_listener=by_listener).secret.ours is expected
+
+
+# ---- the layout of the CA Secret ----
+
+def test_a_switched_ca_secret_of_either_layout_is_read_the_same_whatever_is_wanted_now() -> None:
+    for for_listener in (True, False):
+        data = secrets.authority_data(AUTHORITY, [AUTHORITY.certificate, OTHER.certificate], OTHER,
+                                      for_listener=for_listener, switched=True)
+        given = bare(data, annotations={secrets.SWITCHED: OTHER.certificate.fingerprint})
+        for by_listener in (True, False):
+            held = secrets.read_authority(given, by_listener=by_listener)
+            assert (held.certificate, held.successor, held.switched, held.defect) == (
+                AUTHORITY.certificate, OTHER.certificate, True, None)
+            assert set(held.bundle) == {AUTHORITY.certificate, OTHER.certificate}
+            assert not held.bundle_damaged

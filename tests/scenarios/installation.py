@@ -219,11 +219,15 @@ class Installation:
         return self.cluster.audit.position()
 
     def writes(self, resource: str, name: str | None = None, *, since: int = 0) -> list[JsonObject]:
-        """The successful and failed writes of this installation's own accounts to a resource, from the audit log."""
+        """
+        The successful and failed writes of this installation's own accounts to a resource, from the audit log.
+
+        A trial (dry run) is no write.
+        """
         prefix = f"system:serviceaccount:{self.namespace}:"
         found = self.cluster.audit.select(verb=WRITE_VERBS, resource=resource, since=since)
         return [event for event in found if event["user"]["username"].startswith(prefix)
-                and name in (None, audit.name_of(event))]
+                and name in (None, audit.name_of(event)) and "dryRun=All" not in event["requestURI"]]
 
     def secret_writes(self, *, since: int = 0) -> list[tuple[str, int]]:
         """(verb, HTTP status) of every write to the leaf Secret by this installation."""

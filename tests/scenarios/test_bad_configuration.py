@@ -227,9 +227,9 @@ def test_a_port_in_use_ends_the_process_with_the_address_the_port_and_the_settin
 
 @pytest.mark.parametrize("module", ["steadyhook.manager", "steadyhook.issuer", "steadyhook.server"])
 @pytest.mark.parametrize(("arguments", "environment", "text"), [
-    ([], {}, "the namespace is not known; give kopf --namespace=NAMESPACE"),
+    ([], {}, "the namespace of this instance is not known; give kopf --namespace=NAMESPACE"),
     (["-n", "one", "-n", "two"], {}, "--namespace is given 2 times (one, two), expected one"),
-    (["-A"], {}, "--all-namespaces is given, expected --namespace=NAMESPACE"),
+    (["-A"], {}, "the namespace of this instance is not known; give kopf --namespace=NAMESPACE"),
     (["-n", "one"], {"STEADYHOOK_CERTIFICATE": "Not_A_Name"},
      "STEADYHOOK_CERTIFICATE is 'Not_A_Name', expected the name of a Kubernetes object"),
     (["-n", "one"], {"STEADYHOOK_WEBHOOK_PORT": "70000"},

@@ -1,5 +1,6 @@
 """One installation of issuers for the webhooks of other programs, in namespaces of their own."""
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from devcluster import api, audit, facade
-from scenarios import conftest, installation
+from scenarios import conftest, crowd, installation
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 LEAF, AUTHORITY, CERTIFICATE = "longhorn-webhook-tls", "longhorn-webhook-ca", "longhorn-webhook"
@@ -146,3 +147,37 @@ def test_of_two_certificates_for_one_secret_the_older_one_has_it(
     assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
     assert CERTIFICATE in ready["message"]
     assert one.writes() == [201, 201]
+
+
+PERMITTED = FORBIDDEN = 50
+RESIDENT_MIB = 256  # half the memory limit of the manifest
+REST_SECONDS = 30.0
+REQUESTS_AT_REST = 300  # of which most are for those that are forbidden, ever less often
+
+
+def test_a_hundred_certificates_of_which_half_are_forbidden_cost_little(issuers: installation.Installation) -> None:
+    cluster = issuers.cluster
+    with crowd.Crowd(issuers, permitted=PERMITTED, forbidden=FORBIDDEN) as many:
+        many.wait_issued(240)
+        many.wait_quiet(90)
+        assert crowd.resident_mib(many.active()) < RESIDENT_MIB
+
+        since = cluster.audit.position()
+        time.sleep(REST_SECONDS)  # an interval in which nothing happens is what is looked at
+        rest = many.requests(since)
+        assert sum(rest.values()) < REQUESTS_AT_REST, rest
+        assert not set(many.looked_at(since)) & set(many.permitted)
+
+        one = many.permitted[7]
+        before = many.leaf(*one)
+        since = cluster.audit.position()
+        many.annotate(*one, "steadyhook.io/rotate-leaf", "once")
+        cluster.wait_for(lambda: many.leaf(*one) != before, 20, "a new leaf")
+        many.wait_quiet(60)
+        assert set(many.looked_at(since)) & set(many.permitted) == {one}
+
+        # What is changed is looked at at once, however long it was left alone.
+        late = many.forbidden[3]
+        since = cluster.audit.position()
+        many.annotate(*late, "example.com/note", "permitted now?")
+        cluster.wait_for(lambda: late in many.looked_at(since), 5, "a look at the one that was changed")

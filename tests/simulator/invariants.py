@@ -200,7 +200,7 @@ class Checker:
         if old is not None and old.successor is not None and old.successor not in (new.successor, new.certificate):
             raise Violation(f"3: the successor {old.successor.fingerprint} is dropped")
         if isinstance(self._action, steps.Promote):
-            self._retired = (self._retired | new.retired) - kept
+            self._retired = (self._retired | set(new.retired)) - kept
         elif old is not None:
             gone = {item.fingerprint for item in old.bundle
                     if item.not_after - ALMOST_EXPIRED > now} - kept

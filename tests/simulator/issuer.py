@@ -5,16 +5,19 @@ writes of ``cluster``, statement by statement, around the real core.
 import collections.abc
 import dataclasses
 import datetime
+import functools
 from typing import Any
 
 from simulator import clockwork, model, server, world
 from steadyhook.core import conditions, election, facts, issuing, memory, policy, reasons, rotation, steps
+from steadyhook.issuing import pacing
 
 RESYNC_SECONDS = 60.0
 CONTENDED_SECONDS = 5.0
 FREEZE_CHECK_SECONDS = 1.0
 FREEZE_DOUBT_SECONDS = 20.0
-PAUSE_AFTER_ERROR_SECONDS = 5.0
+CONFLICT_SECONDS, LONGEST_CONFLICT_SECONDS = 0.5, 30.0
+UNREACHABLE_SECONDS, LONGEST_UNREACHABLE_SECONDS = 1.0, 10.0
 STEPS = 12
 MOMENT_SECONDS = 0.5
 SEATS = 3
@@ -50,7 +53,9 @@ class Issuer:
         self.memory = memory.Memory()
         self.role: election.Role | None = None
         self.observed: dict[str, int] = {}  # what was read since the last write that was refused
-        self._due = 0.0
+        self._due = self._not_before = 0.0
+        self._failures = 0
+        self._keys = pacing.Keys()
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended: int | None = None
         self.process = clockwork.Process(self.name, self._life())
@@ -59,7 +64,9 @@ class Issuer:
         self.memory = memory.Memory()
         self.role = None
         self.observed = {}
-        self._due = 0.0
+        self._due = self._not_before = 0.0
+        self._failures = 0
+        self._keys = pacing.Keys()
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended = None
         self.process = clockwork.Process(self.name, self._life())
@@ -152,7 +159,7 @@ class Issuer:
     def _run(self) -> clockwork.Steps[None]:
         """As ``Reconciler.run``, until the seat is lost to the surplus rule."""
         while True:
-            while (pause := self._due - self.world.now) > 0:
+            while (pause := max(self._due, self._not_before) - self.world.now) > 0:
                 self.process.idle = True
                 yield pause if self._contended is None else min(pause, CONTENDED_SECONDS)
                 self.process.idle = False
@@ -161,17 +168,24 @@ class Issuer:
             self._due = clockwork.FOREVER
             try:
                 pause = yield from self._reconcile()
+                self._failures = 0
             except model.Conflict as error:
                 self.world.note(self.name, "is refused", error)
                 self.observed.clear()
-                pause = self.world.rng.uniform(0.0, 0.5)
+                pause = self._pause(CONFLICT_SECONDS, LONGEST_CONFLICT_SECONDS)
             except model.Unreachable:
                 self.observed.clear()
-                pause = PAUSE_AFTER_ERROR_SECONDS
+                pause = self._pause(UNREACHABLE_SECONDS, LONGEST_UNREACHABLE_SECONDS)
             self._due = min(self._due, self.world.now + pause)
             if self.role is not election.Role.ACTIVE and not self.world.rivals and election.is_surplus(
                     self._records(), identity=self.name, seats=SEATS, now=self.world.utc(self.machine)):
                 return
+
+    def _pause(self, first_seconds: float, longest_seconds: float) -> float:
+        self._failures += 1
+        pause = min(longest_seconds, first_seconds * 2 ** (self._failures - 1)) * self.world.rng.uniform(0.5, 1.0)
+        self._not_before = self.world.now + pause
+        return float(pause)
 
     def _contended_has_changed(self) -> bool:
         if self._contended is None or self.machine.cut_off or self.world.outage:
@@ -187,22 +201,39 @@ class Issuer:
         certificate = yield from self._get(model.CERTIFICATE)
         assert certificate is not None
         wanted = certificate.value.wanted
+        if wanted.compatibility is not None:
+            yield from self._freeze_first()
         seen, decision = yield from self._take_steps(certificate, wanted)
         yield from self._report(certificate, seen, wanted, decision)
         if wanted.compatibility is not None:
             self._contended = int(seen.authority.secret.resource_version) if seen.authority else 0
+        clock = self.world.monotonic(self.machine)
         longest = FREEZE_CHECK_SECONDS if self.world.now - self._frozen_at < FREEZE_DOUBT_SECONDS else RESYNC_SECONDS
-        if decision.wake_at is None:
-            return longest
-        return min(longest, max(0.1, (decision.wake_at - self.world.utc(self.machine)).total_seconds()))
+        dates = [longest, *self.memory.seconds_until_open(clock)]
+        if decision.wake_at is not None:
+            dates.append((decision.wake_at - self.world.utc(self.machine)).total_seconds())
+        return max(0.1, min(dates))
 
     def _take_steps(
         self, certificate: model.Object, wanted: policy.Policy
     ) -> clockwork.Steps[tuple[facts.Seen, issuing.Decision]]:
+        switched: Observation | None = None
         for _ in range(STEPS):
-            observation = yield from self._observe(certificate, wanted)
-            seen = self.memory.note(observation.seen, self.world.monotonic(self.machine))
-            decision = issuing.decide(seen, wanted, self.world.utc(self.machine))
+            observation = (yield from self._observe(certificate, wanted)) if switched is None else (
+                yield from self._observe_switched(certificate, wanted, switched))
+            if observation is None:
+                switched = None
+                continue
+            seen = observation.seen
+            if switched is None:
+                seen = self.memory.note(seen, self.world.monotonic(self.machine))
+            now = self.world.utc(self.machine)
+            decision = self._keys.put_off(
+                issuing.decide(seen, wanted, now), clock=self.world.monotonic(self.machine), now=now)
+            if switched is not None and not (decision.actions and all(
+                    isinstance(item, steps.IssueLeaf) for item in decision.actions)):
+                switched = None
+                continue
             if not decision.actions:
                 return seen, decision
             self.world.note(self.name, "decides", decision.reason)
@@ -210,6 +241,8 @@ class Issuer:
                 if not (yield from self._confirm()):
                     return seen, decision
                 yield from self._carry_out(action, wanted, observation)
+            switched = dataclasses.replace(observation, seen=seen) if isinstance(
+                decision.actions[-1], steps.Switch) else None
         if self.world.checker is not None:
             self.world.checker.unsettled(self, decision)
         yield RESYNC_SECONDS
@@ -240,18 +273,48 @@ class Issuer:
         listed = self.world.store.list(model.CONFIGURATION)
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
-        known = {item["uid"] for item in status.get("configurations", []) if item["state"] in conditions.KNOWN_STATES}
+        known = conditions.known_configurations(status)
         seen = facts.Seen(
             leaf=leaf, authority=authority,
             configurations=tuple(
                 _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
             last_generation=max(status.get("generation", 0), self.memory.last_generation),
-            last_signer=status.get("caFingerprint"), **self._provided(wanted))
+            last_signer=status.get("caFingerprint"), remembered=frozenset(status.get("trustedCAs", ())),
+            retired=tuple(status.get("retiredCAs", ())), **self._provided(wanted))
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
         held = (authority and authority.certificate, authority and authority.successor, seen.provided)
         keys = {item.fingerprint for item in held if item}
         return Observation(seen=seen, certificate=certificate, keys=frozenset(keys), versions=dict(self.observed))
+
+    def _observe_switched(
+        self, certificate: model.Object, wanted: policy.Policy, before: Observation
+    ) -> clockwork.Steps[Observation | None]:
+        """As ``observing.observe_switched``: the two Secrets alone, in any order."""
+        leaf_item = yield from self._get(model.LEAF)
+        authority_item = yield from self._get(model.AUTHORITY)
+        if authority_item is None or leaf_item is None:
+            return None
+        authority = model.read_authority(authority_item)
+        leaf = model.read_leaf(leaf_item, authority.bundle, by_listener=wanted.compatibility is not None)
+        keys = {item.fingerprint for item in (authority.certificate, authority.successor) if item}
+        return Observation(seen=dataclasses.replace(before.seen, authority=authority, leaf=leaf),
+                           certificate=certificate, keys=before.keys | keys, versions=dict(self.observed))
+
+    def _freeze_first(self) -> clockwork.Steps[None]:
+        """As ``freezing.freeze``."""
+        found = []
+        for key in (model.LEAF, model.AUTHORITY):
+            item = yield from self.world.read(self.machine, functools.partial(self.world.store.get, key))
+            if item is not None:
+                found.append(facts.Secret(name=key, uid=item.uid, resource_version=str(item.resource_version),
+                                          static=item.value.static))
+        for secret in issuing.to_freeze(found):
+            try:
+                yield from self.world.write(self.machine, self._freeze, secret.name)
+            except model.Conflict:
+                continue  # gone meanwhile
+            self._frozen_at = self.world.now
 
     def _provided(self, wanted: policy.Policy) -> dict[str, Any]:
         if wanted.authority_name is None:
@@ -278,6 +341,7 @@ class Issuer:
     ) -> clockwork.Steps[None]:
         if isinstance(action, steps.Freeze):
             self._frozen_at = self.world.now
+        self._keys.note(action, clock=self.world.monotonic(self.machine))
         if isinstance(action, steps.IssueLeaf):
             self.memory.last_generation = action.generation
         try:
@@ -291,6 +355,7 @@ class Issuer:
         if isinstance(action, steps.InjectBundle) and self.memory.note_injection(
                 action.configuration.uid, action.bundle, self.world.monotonic(self.machine)) is not None:
             self.world.block_views(action.configuration.uid)
+        self.memory.note_repair(action, wanted, self.world.monotonic(self.machine))
 
     def _apply(self, action: steps.Step, wanted: policy.Policy, observation: Observation) -> clockwork.Steps[None]:
         now = self.world.utc(self.machine)
@@ -405,10 +470,13 @@ class Issuer:
         fingerprint = seen.leaf.certificate.fingerprint if seen.leaf and seen.leaf.certificate else None
         entries = [entry for item in self.world.store.list(model.NODE) for entry in item.value]
         done = sum(1 for item in entries if fingerprint and item.get("fingerprint") == fingerprint)
+        unserved_seconds = self.memory.unserved_seconds(
+            self.world.monotonic(self.machine), done=done, total=len(entries))
         previous = certificate.value.status
         status = conditions.status(
             seen=seen, wanted=wanted, decision=decision,
-            acknowledged=conditions.Acknowledged(done=done, total=len(entries)), previous=previous,
+            acknowledged=conditions.Acknowledged(
+                done=done, total=len(entries), unserved_seconds=unserved_seconds), previous=previous,
             observed_generation=certificate.value.generation, now=self.world.utc(self.machine))
         if status == previous or not (yield from self._confirm()):
             return

@@ -63,7 +63,7 @@ class AuthorityContent:
     successor: facts.Certificate | None = None
     has_successor: bool = False
     switched: str | None = None  # the fingerprint of the successor, once it signs
-    retired: frozenset[str] = frozenset()
+    retired: tuple[str, ...] = ()
     request: str | None = None
     bundle_unreadable: bool = False
     recreate: bool = False

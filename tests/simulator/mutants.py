@@ -216,7 +216,7 @@ def the_bundle_holds_only_the_signer() -> contextlib.AbstractContextManager[Any]
 
 @mutant
 def what_was_retired_comes_back() -> contextlib.AbstractContextManager[Any]:
-    return _actions(lambda item: dataclasses.replace(item, retired=frozenset())
+    return _actions(lambda item: dataclasses.replace(item, retired=())
                     if isinstance(item, steps.Promote) else item)
 
 
@@ -363,14 +363,14 @@ def the_users_ca_is_trusted_and_used_at_once() -> contextlib.AbstractContextMana
 
 @mutant
 def listeners_are_not_stopped_from_writing() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(issuing, "_freeze", return_value=None)
+    return mock.patch.object(issuing, "to_freeze", return_value=())
 
 
 @mutant
 def only_the_leaf_is_frozen() -> contextlib.AbstractContextManager[Any]:
-    return _seen(lambda seen: seen if seen.authority is None else dataclasses.replace(
-        seen, authority=dataclasses.replace(
-            seen.authority, secret=dataclasses.replace(seen.authority.secret, static=True))))
+    real = issuing.to_freeze
+    return mock.patch.object(issuing, "to_freeze", lambda secrets: tuple(
+        one for one in real(secrets) if one.name == model.LEAF))
 
 
 @mutant

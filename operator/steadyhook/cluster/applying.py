@@ -1,8 +1,13 @@
 """Carrying out: one action of the issuer's decision, one conditional write."""
 import asyncio
 import collections.abc
+import dataclasses
 import datetime
+import functools
 import logging
+import weakref
+from concurrent import futures
+from typing import Any
 
 from steadyhook import metrics
 from steadyhook.cluster import client, paths
@@ -13,24 +18,48 @@ logger = logging.getLogger(__name__)
 
 DISOWN_ATTEMPTS = 5
 MANAGER = "steadyhook"  # of the fields that are written by patch
+MINTERS = 2
 LABELS = {"app.kubernetes.io/managed-by": "steadyhook"}
+
+_minters = futures.ThreadPoolExecutor(MINTERS, thread_name_prefix="minting")
+_turns: weakref.WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = (
+    weakref.WeakValueDictionary())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A leaf that was made before it is decided to issue it, by this signer; it is used at once or never."""
+
+    signer: facts.Fingerprint
+    pair: certificates.KeyPair = dataclasses.field(repr=False)
+
+
+async def prepare_leaf(
+    wanted: policy.Policy, signer: facts.Certificate, *,
+    pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+) -> Prepared:
+    """Make a leaf and write it nowhere, so that later no time is lost."""
+    pair = await _mint(minting.mint_leaf, wanted, signer=pairs[signer.fingerprint], now=now)
+    return Prepared(signer=signer.fingerprint, pair=pair)
 
 
 async def apply(
     cluster: client.Cluster, action: steps.Step, wanted: policy.Policy, *,
     pairs: collections.abc.Mapping[facts.Fingerprint, certificates.KeyPair], now: datetime.datetime,
+    prepared: Prepared | None = None,
 ) -> None:
     """
     Carry out one action; ``pairs`` are the key pairs of the CA Secret that it was decided from.
 
+    ``prepared``: a leaf for this very policy, which is issued if it is by the right signer.
+
     Raises :class:`client.Conflict` when the world has changed since it was decided: then it has to be observed and
-    decided again, never retried. Raises other kinds of :class:`client.APIError`; for an injection they are not about
-    the object's state: :class:`client.Forbidden` is any refusal of the change itself.
+    decided again, never retried. Raises other kinds of :class:`client.APIError`; an injection that is refused though
+    nothing has changed raises :class:`client.Forbidden` or :class:`client.Rejected`.
     """
     match action:
         case steps.Freeze():
-            for secret in action.secrets:
-                await _freeze(cluster, wanted, secret)
+            await asyncio.gather(*(_freeze(cluster, wanted, secret) for secret in action.secrets))
         case steps.CreateAuthority():
             pair = await _new_authority(pairs, action.provided, wanted, now=now)
             await _write_authority(cluster, wanted, action.replaces, signer=pair, request=action.request,
@@ -57,8 +86,9 @@ async def apply(
         case steps.InjectBundle():
             await _inject(cluster, action)
         case steps.IssueLeaf():
-            signer = pairs[action.signer.fingerprint]
-            pair = await asyncio.to_thread(minting.mint_leaf, wanted, signer=signer, now=now)
+            if prepared is None or prepared.signer != action.signer.fingerprint:
+                prepared = await prepare_leaf(wanted, action.signer, pairs=pairs, now=now)
+            pair = prepared.pair
             annotations = {secrets.READY_MARK: pair.certificate.fingerprint,
                            secrets.GENERATION: str(action.generation), **_request(action.request)}
             if wanted.compatibility is policy.Compatibility.DYNAMICLISTENER:
@@ -85,7 +115,22 @@ async def _new_authority(
     """The user's own, or a new one."""
     if provided is not None:
         return pairs[provided.fingerprint]
-    return await asyncio.to_thread(minting.mint_authority, wanted, now=now)
+    return await _mint(minting.mint_authority, wanted, now=now)
+
+
+async def _mint(
+    mint: collections.abc.Callable[..., certificates.KeyPair], wanted: policy.Policy, **arguments: Any
+) -> certificates.KeyPair:
+    """
+    Make keys in threads of their own, of which there are few: an RSA-4096 key takes seconds.
+
+    The loop's own threads, which name resolution needs, are not held up. The certificates of one namespace wait for
+    each other, so that nobody can make those of another namespace wait for all of them.
+    """
+    loop = asyncio.get_running_loop()
+    turn = _turns.setdefault((loop, wanted.namespace), asyncio.Lock())
+    async with turn:
+        return await loop.run_in_executor(_minters, functools.partial(mint, wanted, **arguments))
 
 
 async def _write_authority(
@@ -97,7 +142,7 @@ async def _write_authority(
     """The whole CA Secret each time, so that one that has to be recreated loses nothing."""
     assert signer is not None, "decided without a signer"
     annotations = {
-        secrets.RETIRED: " ".join(sorted(retired)),
+        secrets.RETIRED: " ".join(retired),
         secrets.SWITCHED: successor.certificate.fingerprint if successor is not None and switched else "",
         **_request(request)}
     for_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
@@ -122,18 +167,35 @@ async def _write_secret(
     data: dict[str, str | None], annotations: dict[str, str],
 ) -> None:
     """Content and marks together. A Secret's type cannot be changed: one of a wrong type makes room first."""
+    path = paths.secret(wanted.namespace, name)
     if replaces is not None and not replaces.recreate:
         await _update_secret(cluster, wanted, replaces, {"metadata": {"annotations": annotations}, "data": data})
         return
     if replaces is not None:
-        await cluster.delete(paths.secret(wanted.namespace, name), uid=replaces.uid,
-                             resource_version=replaces.resource_version)
-    await cluster.create(paths.secrets(wanted.namespace), {
-        "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
-        "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
-        "data": {key: value for key, value in data.items() if value is not None},
-    })
+        await cluster.delete(path, uid=replaces.uid, resource_version=replaces.resource_version)
+    try:
+        await cluster.create(paths.secrets(wanted.namespace), {
+            "apiVersion": "v1", "kind": "Secret", "type": secrets.SECRET_TYPE,
+            "metadata": {"name": name, "namespace": wanted.namespace, "labels": LABELS, "annotations": annotations},
+            "data": {key: value for key, value in data.items() if value is not None},
+        })
+    except client.Conflict:
+        if replaces is not None:
+            await _check_that_it_went(cluster, path, replaces)
+        raise
     metrics.WRITES.labels(object="Secret", verb="create").inc()
+
+
+async def _check_that_it_went(cluster: client.Cluster, path: str, deleted: facts.Secret) -> None:
+    """Raises :class:`client.Rejected` for a Secret that is kept by a finalizer: looking again at once helps nobody."""
+    left = await cluster.find(path)
+    if left is None or left["metadata"]["uid"] != deleted.uid:
+        return
+    finalizers = ", ".join(left["metadata"].get("finalizers") or ["none"])
+    raise client.Rejected(
+        method="DELETE", path=path, status=0,
+        message=f"the Secret has to make room for one of the right type and does not go (finalizers: {finalizers});"
+                " take its finalizers away, or let their controller do so")
 
 
 async def _update_secret(
@@ -151,23 +213,47 @@ async def _inject(cluster: client.Cluster, action: steps.InjectBundle) -> None:
     It tests the resourceVersion and each entry's guard, so that it never writes into an entry that has moved.
     """
     configuration = action.configuration
-    encoded = secrets.write_ca_bundle(action.bundle)
-    operations: list[client.Manifest] = [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
-    for entry in configuration.entries:
-        path, value = entry.guard
-        operations += [{"op": "test", "path": path, "value": value},
-                       {"op": "add", "path": entry.pointer, "value": encoded}]
     path = paths.configuration(configuration.kind, configuration.name)
-    try:
-        written = await cluster.patch(f"{path}?fieldManager={MANAGER}", operations)
-    except (client.Conflict, client.Forbidden, client.Unreachable):
-        raise
-    except client.APIError as error:
-        raise await _explain_refusal(cluster, path, configuration, error) from error
+    written = await _patch(cluster, path, configuration, action.bundle)
     metrics.WRITES.labels(object=configuration.kind, verb="patch").inc()
     if configuration.kind == "CustomResourceDefinition":
         await _disown(cluster, path, written)
+
+
+async def try_injection(
+    cluster: client.Cluster, configuration: facts.Configuration, bundle: collections.abc.Sequence[facts.Certificate],
+) -> client.APIError | None:
+    """
+    Let the API server say whether this very object may be written, without writing it (``dryRun``).
+
+    ``bundle``: what would be written; when there is none yet, the object keeps what it has. Returns the refusal, None
+    if it is accepted: :class:`client.Forbidden` and :class:`client.Rejected` are answers, all else says nothing.
+    """
+    path = paths.configuration(configuration.kind, configuration.name)
+    try:
+        await _patch(cluster, path, configuration, bundle, dry_run=True)
+    except client.APIError as error:
+        return error
+    return None
+
+
+async def _patch(
+    cluster: client.Cluster, path: str, configuration: facts.Configuration,
+    bundle: collections.abc.Sequence[facts.Certificate], *, dry_run: bool = False,
+) -> client.Manifest:
+    operations: list[client.Manifest] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": configuration.resource_version}]
+    for entry in configuration.entries:
+        guarded, value = entry.guard
+        operations.append({"op": "test", "path": guarded, "value": value})
+        if bundle:
+            operations.append({"op": "add", "path": entry.pointer, "value": secrets.write_ca_bundle(bundle)})
+    try:
+        return await cluster.patch(f"{path}?fieldManager={MANAGER}" + ("&dryRun=All" if dry_run else ""), operations)
+    except (client.Conflict, client.Forbidden, client.Rejected, client.NotFound, client.Unreachable):
+        raise
+    except client.APIError as error:
+        raise await _explain_refusal(cluster, path, configuration, error) from error
 
 
 async def _disown(cluster: client.Cluster, path: str, written: client.Manifest) -> None:
@@ -195,5 +281,5 @@ async def _explain_refusal(
     """A test of the patch that failed, or an object that is refused as it would be, are both 422: look which it was."""
     current = await cluster.find(path)
     unchanged = current is not None and current["metadata"]["resourceVersion"] == configuration.resource_version
-    kind = client.Forbidden if unchanged else client.Conflict
+    kind = client.Rejected if unchanged else client.Conflict
     return kind(method=error.method, path=error.path, status=error.status, message=error.message)

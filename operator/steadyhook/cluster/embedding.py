@@ -20,7 +20,7 @@ from steadyhook import supervision
 
 logger = logging.getLogger(__name__)
 
-THREAD_PREFIX = "kopf-"
+QUIET_PREFIX = "kopf-quiet-"
 STOP_SECONDS = 10.0
 """How long a thread gets to end before it is given up: nothing waits for it any longer."""
 
@@ -33,7 +33,7 @@ class _SuccessIsSilent(logging.Filter):
     """kopf logs the success of each handler: of those that only hand over, and of each admission request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        own = str(record.threadName).startswith(THREAD_PREFIX)
+        own = str(record.threadName).startswith(QUIET_PREFIX)
         return record.levelno > logging.INFO or not (own or str(record.msg).startswith("Webhook "))
 
 
@@ -99,13 +99,15 @@ class EmbeddedOperator:
     """
     One kopf operator; :meth:`run` it as a supervised part.
 
-    ``namespace``: None for the whole cluster. ``configure`` is called with the settings of each run.
+    ``namespace``: None for the whole cluster. ``configure`` is called with the settings of each run. ``quiet``: whether
+    the success of its handlers is no news. ``stop_seconds``: how long it gets to end.
     """
 
     def __init__(
         self, *, name: str, registry: kopf.OperatorRegistry, namespace: str | None,
         configure: collections.abc.Callable[[kopf.OperatorSettings], None],
         identity: str | None = None, peering_name: str | None = None, priority: int | None = None,
+        quiet: bool = True, stop_seconds: float = STOP_SECONDS,
     ) -> None:
         self._name = name
         self._registry = registry
@@ -114,6 +116,8 @@ class EmbeddedOperator:
         self._identity = identity
         self._peering_name = peering_name
         self._priority = priority
+        self._quiet = quiet
+        self._stop_seconds = stop_seconds
         self._interruption: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
@@ -123,14 +127,14 @@ class EmbeddedOperator:
         Raises :class:`supervision.Ended` when the operator ends for any other reason, or is interrupted, RuntimeError
         when no thread can be started.
         """
-        thread = _Thread(self._name, self._operate)
+        thread = _Thread((QUIET_PREFIX if self._quiet else "kopf-") + self._name, self._operate)
         interruption = self._interruption = asyncio.get_running_loop().create_future()
         thread.start()
         try:
             await asyncio.wait({thread.ended, interruption}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._interruption = None
-            await thread.stop()
+            await thread.stop(seconds=self._stop_seconds)
         if interruption.done():
             await interruption
         raise supervision.Ended(f"kopf ended it: {thread.problem or 'without saying why'}")
@@ -171,7 +175,7 @@ class _Thread:
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flag: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self.ended = asyncio.wrap_future(self._outcome)
@@ -183,7 +187,7 @@ class _Thread:
         error = self._outcome.result() if self._outcome.done() else None
         return (str(error) or type(error).__name__) if error is not None else None
 
-    async def stop(self) -> None:
+    async def stop(self, *, seconds: float) -> None:
         """Set the stop flag, and wait until the thread has ended; not for ever, though."""
         with self._lock:
             self._stopping = True
@@ -191,9 +195,9 @@ class _Thread:
             # then waits at the end of the loop. An operator that ends by itself would never be noticed.
             if self._loop is not None and self._flag is not None:
                 self._loop.call_soon_threadsafe(self._flag.set)
-        done, _ = await asyncio.wait({self.ended}, timeout=STOP_SECONDS)
+        done, _ = await asyncio.wait({self.ended}, timeout=seconds)
         if not done:
-            logger.error("The thread %s has not ended within %.0f s; it is given up.", self._thread.name, STOP_SECONDS)
+            logger.error("The thread %s has not ended within %.0f s; it is given up.", self._thread.name, seconds)
 
     def _run(self) -> None:
         problem = None

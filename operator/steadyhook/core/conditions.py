@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 from typing import Any
 
-from steadyhook.core import facts, issuing, leaf, policy, reasons, rotation
+from steadyhook.core import bounds, facts, issuing, leaf, policy, reasons, rotation
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,7 @@ class Acknowledged:
 
     done: int
     total: int
+    unserved_seconds: float = 0.0  # for how long none of them has served it
 
 
 def status(
@@ -20,12 +21,17 @@ def status(
     previous: collections.abc.Mapping[str, Any], observed_generation: int, now: datetime.datetime,
 ) -> dict[str, Any]:
     """The whole status, made from what was seen; equal to ``previous`` when nothing has changed."""
+    bundle = issuing.trust_bundle(seen, now)
+    trusted = {item.fingerprint for item in bundle}
     result: dict[str, Any] = {
         "observedGeneration": observed_generation,
         "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
-        "conditions": _merge(previous.get("conditions", []), _conditions(seen, wanted, decision, now), now=now,
-                             observed_generation=observed_generation),
-        "configurations": [_configuration(item, issuing.trust_bundle(seen, now)) for item in seen.configurations],
+        "conditions": _merge(
+            previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now), now=now,
+            observed_generation=observed_generation),
+        "configurations": _configurations(seen, bundle),
+        "trustedCAs": sorted(trusted)[:issuing.BUNDLE_LIMIT],
+        "retiredCAs": list(issuing.retired(seen, kept=trusted)),
     }
     certificate = seen.leaf.certificate if seen.leaf else None
     if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
@@ -38,24 +44,26 @@ def status(
     else:  # the last good one is still what the servers serve
         result |= {key: previous[key] for key in ("fingerprint", "generation", "notBefore", "notAfter")
                    if key in previous}
-    result["generation"] = max(result.get("generation", 0), seen.last_generation)
+    known = (leaf.sane_generation(value, now) or 0 for value in (result.get("generation"), seen.last_generation))
+    result["generation"] = max(known)
     signer = _signer(seen)
     if signer is not None:
         result |= {"caFingerprint": signer.fingerprint, "caNotAfter": _timestamp(signer.not_after)}
     else:
         result |= {key: previous[key] for key in ("caFingerprint", "caNotAfter") if key in previous}
     if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
-        before = previous.get("rotation", {})
-        since = before["since"] if before.get("phase") == phase else _timestamp(now)
-        result["rotation"] = {"phase": str(phase), "since": since, "message": decision.message}
+        before = previous.get("rotation")
+        since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
+        result["rotation"] = {
+            "phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
     return {key: value for key, value in result.items() if value not in (0, [])}
 
 
 def _signer(seen: facts.Seen) -> facts.Certificate | None:
-    """The present or the next CA, whichever has signed the leaf."""
-    if seen.authority is None or seen.leaf is None:
+    """The present or the next CA, whichever has signed the leaf; of two with one key, the one that signs now."""
+    if seen.authority is None or seen.leaf is None or issuing.foreign_secrets(seen):
         return None
-    candidates = (seen.authority.successor, seen.authority.certificate)
+    candidates = (rotation.signer(seen), seen.authority.successor, seen.authority.certificate)
     return next((item for item in candidates if item is not None and item.fingerprint in seen.leaf.signers), None)
 
 
@@ -65,9 +73,7 @@ def invalid_spec_status(
 ) -> dict[str, Any]:
     """The status for a spec that nothing can be issued from: all that was known of the last leaf is kept."""
     conditions = [
-        {"type": "Ready", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-        {"type": "Issuing", "status": "False", "reason": reasons.Reason.INVALID_SPEC, "message": str(problem)},
-    ]
+        _condition(kind, False, reasons.Reason.INVALID_SPEC, str(problem)) for kind in ("Ready", "Issuing")]
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
@@ -77,22 +83,34 @@ def blocked_status(
     reason: reasons.Reason, message: str, *, previous: collections.abc.Mapping[str, Any], observed_generation: int,
     now: datetime.datetime,
 ) -> dict[str, Any]:
-    """The status while nothing can be looked at or written: whether the last leaf is good is not known any better."""
+    """
+    The status while nothing can be looked at or written, for whatever reason.
+
+    Whether the last leaf is good is not known any better than before, but that it ends is known all the same.
+    """
     conditions = [_condition("Issuing", False, reason, message), _condition("Degraded", True, reason, message)]
+    not_after = _parse_date(previous.get("notAfter"))
+    if not_after is None:
+        conditions.append(_condition("Ready", False, reason, "no leaf is known to be good"))
+    elif now >= not_after:
+        conditions.append(_condition(
+            "Ready", False, reasons.Reason.EXPIRED,
+            f"the last leaf that is known of expired at {previous['notAfter']}, and there is no other: {message}"))
     return {**previous, "observedGeneration": observed_generation,
             "conditions": _merge(previous.get("conditions", []), conditions, now=now,
                                  observed_generation=observed_generation)}
 
 
 def _conditions(
-    seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, now: datetime.datetime
+    seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
+    now: datetime.datetime,
 ) -> list[dict[str, str]]:
     defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
         reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
-    trouble = _trouble(seen, decision)
+    trouble = _trouble(seen, wanted, decision, acknowledged, now)
     return [
         _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
                    defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
@@ -104,30 +122,74 @@ def _conditions(
     ]
 
 
-def _trouble(seen: facts.Seen, decision: issuing.Decision) -> facts.Defect | None:
+UNSERVED_SECONDS = 600.0
+"""After so long in which no instance has served the Secret's leaf, a person has to look at it."""
+
+_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE, reasons.Reason.NOT_OURS,
+                 reasons.Reason.CONTESTED)
+
+
+def _trouble(
+    seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
+    now: datetime.datetime,
+) -> facts.Defect | None:
     """What a person has to look at, since it does not go away by itself."""
     if seen.provided_defect is not None:
         return facts.Defect(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
-    if decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE):
+    if seen.provided is not None and now >= seen.provided.not_after - wanted.renew_before:
+        return facts.Defect(
+            reason=reasons.Reason.PROVIDED_ENDING, message=f"the CA in Secret {wanted.authority_name} ends at"
+            f" {_timestamp(seen.provided.not_after)}, and every leaf with it; put a new one into that Secret")
+    if acknowledged.total > 0 and acknowledged.done == 0 and acknowledged.unserved_seconds >= UNSERVED_SECONDS:
+        return facts.Defect(
+            reason=reasons.Reason.NOT_SERVED, message=f"none of {acknowledged.total} instances has served the leaf in"
+            f" Secret {wanted.secret_name} for {acknowledged.unserved_seconds // 60 * 60:.0f} s; their ManagerNodes say"
+            f" why; if it was restored from a backup, annotate the WebhookCertificate with {policy.ROTATE_LEAF}=now")
+    if decision.reason in _FOR_A_PERSON:
         return facts.Defect(reason=decision.reason, message=decision.message)
+    if seen.servers_defect is not None and decision.reason is reasons.Reason.SERVERS_UNKNOWN:
+        return seen.servers_defect
+    if undialed := [item.name for item in seen.servers if rotation.is_dark(item) and (
+            item.proof is facts.Proof.SKIPPED)]:
+        return facts.Defect(
+            reason=reasons.Reason.NOT_DIALED,
+            message=f"the rotation waits for ever for {bounds.listing(undialed)}: what is served there can only be seen"
+                    " on the wire, and STEADYHOOK_DIAL is off; set it to on, or delete these pods")
+    if seen.foreign_entries:
+        return facts.Defect(
+            reason=reasons.Reason.FOREIGN_ENTRY,
+            message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself, on"
+                    " its own node; find out who has written these ManagerNodes, and delete them")
+    if seen.left_out:
+        return facts.Defect(
+            reason=reasons.Reason.TOO_MANY,
+            message=f"{seen.left_out} more objects ask for this bundle than the {bounds.CONFIGURATIONS} that are looked"
+                    " after, and are left alone; take the annotation away where it is not needed")
+    if seen.lost_callers:
+        return facts.Defect(
+            reason=reasons.Reason.NAME_STILL_CALLED,
+            message=f"{bounds.listing(seen.lost_callers, '; ')}, which is not in spec.dnsNames, so that these calls"
+                    " fail; add it again, or change what calls by it")
     if seen.strays:
         return facts.Defect(
             reason=reasons.Reason.NO_SUCH_CERTIFICATE,
-            message=f"{'; '.join(seen.strays)}, which does not exist; correct the annotation or apply the certificate")
+            message=f"{bounds.listing(seen.strays, '; ')}, which does not exist; correct the annotation or apply the"
+                    " certificate")
     return None
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
     bundle = issuing.trust_bundle(seen, now)
-    blocked = [item for item in seen.configurations
-               if item.state is not facts.ConfigurationState.OPEN and issuing.lacks(item, bundle)]
+    blocked = [item for item in seen.configurations if _is_blocked(seen, item) and issuing.lacks(item, bundle)]
     lacking = [item for item in seen.configurations if issuing.lacks(item, bundle)]
     if not seen.configurations:
         return _condition("Injected", True, reasons.Reason.NO_CONFIGURATION,
                           "no webhook configuration asks for this certificate's bundle by annotation")
     if blocked:
         worst = blocked[0]
-        return _condition("Injected", False, reasons.Reason(worst.state), _describe_blocked(worst))
+        more = f"; {len(blocked) - 1} more are not written either" if len(blocked) > 1 else ""
+        state = issuing.standing(seen, worst)
+        return _condition("Injected", False, reasons.Reason(state), _describe_blocked(worst, state) + more)
     if lacking:
         return _condition("Injected", False, reasons.Reason.PENDING,
                           f"{len(lacking)} of {len(seen.configurations)} configurations lack the bundle")
@@ -135,37 +197,72 @@ def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:
                       f"{len(seen.configurations)} configuration(s) carry the bundle")
 
 
-def _describe_blocked(configuration: facts.Configuration) -> str:
+def _describe_blocked(configuration: facts.Configuration, state: facts.ConfigurationState) -> str:
     what = f"{configuration.kind} {configuration.name}"
-    if configuration.state is facts.ConfigurationState.FORBIDDEN:
+    if state is facts.ConfigurationState.FORBIDDEN:
         return (f"{what} may not be patched by the issuer; add its name to resourceNames of the ClusterRole"
                 " that the issuer is bound to")
-    if configuration.state is facts.ConfigurationState.READ_ONLY:
+    if state is facts.ConfigurationState.REJECTED:
+        return (f"{what} may be patched by the issuer, but an admission policy or webhook refuses it; the Event of this"
+                " reason has its words: let it admit the issuer's account")
+    if state is facts.ConfigurationState.UNREADABLE:
+        return (f"{what} has a caBundle that holds something else than certificates; it is not taken over, as it would"
+                " lose what others can read of it: remove from caBundle all but whole PEM certificates")
+    if state is facts.ConfigurationState.CROWDED:
+        return (f"{what} trusts more certificates than can be taken over ({facts.TAKEOVER_LIMIT} of one object,"
+                f" {issuing.BUNDLE_LIMIT} of all), as every other configuration would have to trust them; remove from"
+                " caBundle what signs for nobody any more")
+    if state is facts.ConfigurationState.READ_ONLY:
         return (f"{what} does not trust every CA in the CA Secret yet; the application copies them by itself, at the"
                 " latest when its pods restart")
     return f"{what} is overwritten again and again by another writer; remove caBundle from what that one applies"
 
 
-KNOWN_STATES = frozenset({reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, reasons.Reason.CONTESTED})
-"""The states in the status of a configuration that has carried our bundle before."""
+def known_configurations(status: collections.abc.Mapping[str, Any]) -> frozenset[str]:
+    """The uids of the configurations that have carried our bundle before, by a status. Never raises."""
+    found = status.get("configurations")
+    return frozenset(
+        item["uid"] for item in (found if isinstance(found, list) else ())
+        if isinstance(item, dict) and item.get("ours") is True and isinstance(item.get("uid"), str))
 
 
-def _configuration(configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]) -> dict[str, str]:
+def _is_blocked(seen: facts.Seen, configuration: facts.Configuration) -> bool:
+    """Whether it cannot be written, as opposed to one that will be."""
+    return issuing.standing(seen, configuration) not in (
+        facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
+
+
+def _configurations(seen: facts.Seen, bundle: tuple[facts.Certificate, ...]) -> list[dict[str, Any]]:
+    """Those that were ours first: of more than there is room for, these must not be taken for new ones."""
+    entries = [_configuration(seen, item, bundle) for item in seen.configurations]
+    if len(entries) > bounds.CONFIGURATIONS:
+        entries.sort(key=lambda item: "ours" not in item)
+    return entries[:bounds.CONFIGURATIONS]
+
+
+def _configuration(
+    seen: facts.Seen, configuration: facts.Configuration, bundle: tuple[facts.Certificate, ...]
+) -> dict[str, Any]:
     lacking = issuing.lacks(configuration, bundle)
+    standing = issuing.standing(seen, configuration)
     if not lacking:
         state = reasons.Reason.INJECTED
-    elif configuration.state is not facts.ConfigurationState.OPEN:
-        state = reasons.Reason(configuration.state)
+    elif _is_blocked(seen, configuration):
+        state = reasons.Reason(standing)
     else:
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
-    result = {"kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if lacking and configuration.state is not facts.ConfigurationState.OPEN:
-        result["message"] = _describe_blocked(configuration)
+    result: dict[str, Any] = {
+        "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
+    if configuration.known or not lacking:
+        result["ours"] = True  # not to be told by the state: it may be forbidden since
+    if lacking and _is_blocked(seen, configuration):
+        result["message"] = bounds.cut(_describe_blocked(configuration, standing))
     return result
 
 
 def _condition(kind: str, holds: bool, reason: reasons.Reason, message: str) -> dict[str, str]:
-    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason), "message": message}
+    return {"type": kind, "status": "True" if holds else "False", "reason": str(reason),
+            "message": bounds.cut(message)}
 
 
 def _merge(
@@ -174,7 +271,7 @@ def _merge(
     *, now: datetime.datetime, observed_generation: int,
 ) -> list[dict[str, Any]]:
     """Keep lastTransitionTime where the status stays, and the conditions of others."""
-    before = {item["type"]: item for item in previous}
+    before = {item["type"]: item for item in previous if _is_condition(item)} if isinstance(previous, list) else {}
     result = []
     for condition in conditions:
         old = before.pop(condition["type"], {})
@@ -182,6 +279,19 @@ def _merge(
         result.append({**condition, "observedGeneration": observed_generation,
                        "lastTransitionTime": old["lastTransitionTime"] if same else _timestamp(now)})
     return [*result, *(dict(item) for item in before.values())]
+
+
+def _is_condition(item: Any) -> bool:
+    """Whether it is what the definition lets through today."""
+    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("type", "lastTransitionTime"))
+
+
+def _parse_date(value: Any) -> datetime.datetime | None:
+    try:
+        date = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)
 
 
 def _timestamp(moment: datetime.datetime) -> str:

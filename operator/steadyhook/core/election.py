@@ -21,16 +21,29 @@ class Role(enum.StrEnum):
     RESERVE = "reserve"  # holds no seat
 
 
+LONGEST_LIFETIME = datetime.timedelta(days=1)
+"""No record counts for longer than this, whatever it says: a mistake in one may not end the election for good."""
+
+CLOCK_SKEW = datetime.timedelta(minutes=5)
+
+PRIORITY_LIMIT = 2**62
+"""A Kubernetes object holds 64 bits."""
+IDENTITY_CHARACTERS = 512
+_NEVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One peer's record in the status of a KopfPeering."""
+    """One peer's record in the status of a KopfPeering. One that cannot be read counts as dead."""
 
     identity: str
     priority: int
     expires_at: datetime.datetime
+    readable: bool = True
 
     def is_live(self, now: datetime.datetime) -> bool:
-        return self.expires_at > now
+        """One that is to live for longer than any may was written by a clock that is wrong."""
+        return self.readable and now < self.expires_at <= now + LONGEST_LIFETIME + CLOCK_SKEW
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +55,25 @@ class Join:
 
 
 def parse(manifest: collections.abc.Mapping[str, Any]) -> tuple[Record, ...]:
-    """The records of all peers, as kopf writes them; one that cannot be read counts as dead."""
-    records = []
-    for identity, record in (manifest.get("status") or {}).items():
-        try:
-            last_seen = datetime.datetime.fromisoformat(record["lastseen"])
-            lifetime = datetime.timedelta(seconds=int(record.get("lifetime", 60)))
-            records.append(Record(identity=identity, priority=int(record.get("priority", 0)),
-                                           expires_at=last_seen + lifetime))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return tuple(records)
+    """The records of all peers, as kopf writes them; one that cannot be read is among them, and dead. Never raises."""
+    status = manifest.get("status")
+    return tuple(_parse(identity, record) for identity, record in status.items()) if isinstance(
+        status, collections.abc.Mapping) else ()
+
+
+def _parse(identity: str, record: Any) -> Record:
+    try:
+        last_seen = datetime.datetime.fromisoformat(record["lastseen"])
+        if last_seen.tzinfo is None:  # as kopf reads it
+            last_seen = last_seen.replace(tzinfo=datetime.UTC)
+        lifetime = datetime.timedelta(seconds=int(record.get("lifetime", 60)))
+        priority = int(record.get("priority", 0))
+        expires_at = min(last_seen + lifetime, last_seen + LONGEST_LIFETIME).astimezone(datetime.UTC)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return Record(identity=identity, priority=0, expires_at=_NEVER, readable=False)
+    if abs(priority) > PRIORITY_LIMIT or len(identity) > IDENTITY_CHARACTERS:
+        return Record(identity=identity, priority=0, expires_at=_NEVER, readable=False)
+    return Record(identity=identity, priority=priority, expires_at=expires_at)
 
 
 def find_seat(
@@ -70,7 +91,8 @@ def find_seat(
     if len(live) >= seats:
         return None
     if priority is None:
-        priority = min([-int(now.timestamp() * 1_000_000), *(record.priority - 1 for record in live)])
+        lowest = min([-int(now.timestamp() * 1_000_000), *(record.priority - 1 for record in live)])
+        priority = max(lowest, -PRIORITY_LIMIT)
     return Join(priority=priority, drop=tuple(sorted(r.identity for r in others if not r.is_live(now))))
 
 

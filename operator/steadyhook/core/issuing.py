@@ -3,7 +3,8 @@ What the issuer does next: a total function of what was seen, the policy and the
 
 ::
 
-    0. (Dynamiclistener) a Secret is not static -> freeze it
+    0. a Secret is somebody else's              -> nothing at all
+       (Dynamiclistener) a Secret is not static -> freeze it
     1. no usable CA                             -> create it (or let the successor take its place)
     2. a configuration lacks the bundle         -> inject it
     3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
@@ -19,10 +20,16 @@ import collections.abc
 import dataclasses
 import datetime
 
-from steadyhook.core import facts, leaf, policy, reasons, rotation, steps
+from steadyhook.core import bounds, facts, leaf, policy, reasons, rotation, steps
 
 LOOK_AGAIN = datetime.timedelta(seconds=5)
 """How soon to look again for pods that are gone, of which nothing tells."""
+
+BUNDLE_LIMIT = 256
+"""With how many certificates the trust bundle takes nothing more in: it is written into many objects."""
+
+PATIENCE = datetime.timedelta(hours=1)
+"""For so long a CA that has yet to begin is waited for, since clocks differ; one that begins later is replaced."""
 
 BACKDATE = datetime.timedelta(minutes=5)
 """How far in the past a certificate's validity starts, to bear the clock skew between machines."""
@@ -36,21 +43,35 @@ class Decision:
     reason: reasons.Reason
     message: str
     wake_at: datetime.datetime | None = None
+    left_out: str | None = None  # in words: CA certificates in the leaf Secret that were not taken into the bundle
 
 
 def decide(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> Decision:
     """Decide about one certificate. Same input, same output; never raises."""
     bundle = trust_bundle(seen, now)
-    for step in (_freeze, _authority, _bundle, _injection, _leaf, _succession, _switch, _retirement):
+    decision = _first_step(seen, wanted, bundle, now)
+    return dataclasses.replace(decision, left_out=left_out(seen, now))
+
+
+def _first_step(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision:
+    for step in (_ownership, _freeze, _authority, _bundle, _injection, _leaf, _succession, _switch, _retirement):
         decision = step(seen, wanted, bundle, now)
         if decision is not None:
             return decision
     assert seen.leaf is not None and seen.leaf.certificate is not None and seen.authority is not None
+    wake_at = min((date for date in (_renewal_time(seen, wanted), *_rotation_times(seen, wanted)) if date > now),
+                  default=None)
+    if _is_prepared(seen, wanted, now):
+        assert seen.provided is not None
+        return Decision(reason=reasons.Reason.PENDING, wake_at=wake_at, message=_not_yet(
+            f"the CA in Secret {wanted.authority_name}", seen.provided))
     return Decision(
         reason=reasons.Reason.UP_TO_DATE,
         message=("the adopted leaf" if seen.leaf.adopted else f"generation {seen.leaf.generation}")
         + f" is good until {seen.leaf.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
-        wake_at=min(_renewal_time(seen, wanted), *_rotation_times(seen, wanted)),
+        wake_at=wake_at,
     )
 
 
@@ -58,28 +79,102 @@ def trust_bundle(seen: facts.Seen, now: datetime.datetime) -> tuple[facts.Certif
     """
     What has to be trusted: it only grows, but for what the last step of a rotation has retired.
 
-    The union of the CA Secret's bundle, of the CA certificates in the leaf Secret, and of what a configuration
-    trusted when it was taken over. What somebody else writes into a configuration later is not taken in, unless the
-    CA Secret is lost: then the configurations may be the only ones that still know what is served.
+    The union of the CA Secret's bundle, of the CA certificates in the leaf Secret that are known to matter, and of what
+    a configuration trusted when it was taken over. What somebody else writes into a configuration later is not taken
+    in. If the CA Secret is lost, the configurations may be the only ones that still hold what is served: then they are
+    asked for all that the status remembers.
     """
     lost = authority_defect(seen, now) is not None or (seen.authority is not None and seen.authority.bundle_damaged)
     trusted = [
         *(seen.authority.bundle if seen.authority else ()),
-        *(seen.leaf.trusted if seen.leaf else ()),
-        *(item for configuration in seen.configurations if lost or configuration.is_taken_over
-          for entry in configuration.entries for item in entry.trusted),
+        *_from_leaf(seen),
+        *(item for configuration in _taken_over(seen) for item in _all_trusted(configuration)),
+        *(item for configuration in seen.configurations if lost for item in _recovered(seen, configuration)),
     ]
     retired = _retired(seen)
     unique = {item.fingerprint: item for item in trusted if item.not_after > now and item.fingerprint not in retired}
     return tuple(sorted(unique.values(), key=lambda item: (item.not_before, item.fingerprint)))
 
 
+def left_out(seen: facts.Seen, now: datetime.datetime) -> str | None:
+    """In words, the CA certificates in the leaf Secret that are not taken into the bundle, or None."""
+    if seen.leaf is None or len(seen.leaf.trusted) <= 1:
+        return None
+    held = {item.fingerprint for item in (*_from_leaf(seen), *(seen.authority.bundle if seen.authority else ()))}
+    strangers = [item for item in seen.leaf.trusted if item.not_after > now
+                 and item.fingerprint not in held and item.fingerprint not in _retired(seen)]
+    if not strangers:
+        return None
+    return (f"{len(strangers)} CA certificate(s) in ca.crt of Secret {seen.leaf.secret.name} are not taken into the"
+            f" trust bundle, since they do not verify the leaf beside them; the first is"
+            f" {strangers[0].fingerprint[:16]}")
+
+
+def _known(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
+    """The CAs that matter for sure: who has signed the leaf, and what the status remembers of the trust bundle."""
+    signers = seen.leaf.signers if seen.leaf else frozenset()
+    return seen.remembered | signers | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
+
+
+def _from_leaf(seen: facts.Seen) -> tuple[facts.Certificate, ...]:
+    """From ``ca.crt``, into which anybody may write anything who may write the leaf Secret."""
+    known = _known(seen)
+    found = tuple(item for item in (seen.leaf.trusted if seen.leaf else ()) if item.fingerprint in known)
+    return found[:facts.TAKEOVER_LIMIT]
+
+
+def _taken_over(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
+    """The configurations that become ours now, as far as the bundle has room for what they trust."""
+    chosen = []
+    held = {item.fingerprint for item in (seen.authority.bundle if seen.authority else ())}
+    for configuration in seen.configurations:
+        if not configuration.is_taken_over:
+            continue
+        more = held | {item.fingerprint for item in _all_trusted(configuration)}
+        if more == held or len(more) <= BUNDLE_LIMIT:
+            held = more
+            chosen.append(configuration)
+    return tuple(chosen)
+
+
+def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
+    """What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's."""
+    if not configuration.known and configuration.standing is not facts.ConfigurationState.READ_ONLY:
+        return ()
+    known = _known(seen)
+    found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+    return found[:facts.TAKEOVER_LIMIT]
+
+
+def _all_trusted(configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
+    return tuple({item.fingerprint: item for entry in configuration.entries for item in entry.trusted}.values())
+
+
 def _retired(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
     """What must not come back, unless it signs once more."""
     if seen.authority is None:
-        return frozenset()
+        return frozenset(seen.retired)
     signers = {item.fingerprint for item in (seen.authority.certificate, seen.authority.successor) if item is not None}
-    return seen.authority.retired - signers
+    return frozenset({*seen.retired, *seen.authority.retired}) - signers
+
+
+def retired(seen: facts.Seen, *, kept: collections.abc.Container[facts.Fingerprint],
+            leaving: collections.abc.Iterable[facts.Fingerprint] = ()) -> tuple[facts.Fingerprint, ...]:
+    """What to remember as retired, in the CA Secret and in the status: the oldest first, and only the last ones."""
+    held = seen.authority.retired if seen.authority else ()
+    every = dict.fromkeys([*seen.retired, *held, *sorted(leaving)])
+    return tuple(item for item in every if item not in kept)[-bounds.RETIRED:]
+
+
+def foreign_secrets(seen: facts.Seen) -> tuple[facts.Secret, ...]:
+    """
+    The Secrets that are somebody else's, so that they are neither written over nor deleted.
+
+    Once a leaf of ours was in them, the names are ours: whatever is found there later is damage, and repaired.
+    """
+    if seen.last_signer is not None:
+        return ()
+    return tuple(item.secret for item in (seen.leaf, seen.authority) if item is not None and not item.secret.ours)
 
 
 def authority_defect(seen: facts.Seen, now: datetime.datetime) -> facts.Defect | None:
@@ -103,12 +198,25 @@ def leaf_defect(
     return next((defect for check in _LEAF_CHECKS if (defect := check(seen, wanted, now)) is not None), None)
 
 
+def _ownership(
+    seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
+) -> Decision | None:
+    foreign = foreign_secrets(seen)
+    if not foreign:
+        return None
+    names = " and ".join(f"Secret {item.name}" for item in foreign)
+    return Decision(
+        reason=reasons.Reason.NOT_OURS,
+        message=f"{names} was made by somebody else, so nothing is written over it; name other Secrets in another"
+                " WebhookCertificate, or delete it, or annotate it with steadyhook.io/adopt=true if it may be replaced")
+
+
 def _freeze(
     seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
 ) -> Decision | None:
     if wanted.compatibility is not policy.Compatibility.DYNAMICLISTENER:
         return None
-    free = tuple(item.secret for item in (seen.leaf, seen.authority) if item is not None and not item.secret.static)
+    free = to_freeze(item.secret for item in (seen.leaf, seen.authority) if item is not None)
     if not free:
         return None
     return Decision(
@@ -117,25 +225,55 @@ def _freeze(
         message="listeners shall leave alone " + " and ".join(f"Secret {item.name}" for item in free))
 
 
+def to_freeze(secrets: collections.abc.Iterable[facts.Secret]) -> tuple[facts.Secret, ...]:
+    """Those of the Secrets of a listener that it may still write; nothing else has to be known for that."""
+    return tuple(item for item in secrets if not item.static)
+
+
 def _authority(
     seen: facts.Seen, wanted: policy.Policy, bundle: tuple[facts.Certificate, ...], now: datetime.datetime
 ) -> Decision | None:
-    defect = authority_defect(seen, now)
+    defect = authority_defect(seen, now) or _too_early(rotation.signer(seen), now)
     if defect is None:
         return None
-    if seen.authority is not None and seen.authority.successor is not None:
+    successor = seen.authority.successor if seen.authority else None
+    if successor is not None and now < successor.not_after and _too_early(successor, now) is None:
         return _promote(seen, bundle, f"the present CA cannot sign: {defect.message}")
     if wanted.authority_name is not None and seen.provided is None:
-        assert seen.provided_defect is not None
-        return Decision(reason=reasons.Reason.PROVIDED_UNUSABLE, message=seen.provided_defect.message)
+        message = seen.provided_defect.message if seen.provided_defect else f"Secret {wanted.authority_name} is missing"
+        return Decision(reason=reasons.Reason.PROVIDED_UNUSABLE, message=message)
+    if seen.provided is not None and now < seen.provided.not_before:
+        return Decision(reason=reasons.Reason.PENDING, wake_at=seen.provided.not_before, message=_not_yet(
+            f"the CA in Secret {wanted.authority_name}", seen.provided))
+    if wanted.authority_secret_name in seen.contested:
+        return _leave_alone(wanted.authority_secret_name, defect)
     replaces = seen.authority.secret if seen.authority else None
     return Decision(
         actions=(steps.CreateAuthority(
             replaces=replaces, bundle=bundle, reason=defect.reason, request=wanted.rotate_authority,
-            retired=seen.authority.retired if seen.authority else frozenset(), provided=seen.provided),),
+            retired=retired(seen, kept={seen.provided.fingerprint} if seen.provided else ()),
+            provided=seen.provided),),
         reason=reasons.Reason.CREATING_AUTHORITY,
         message=f"creating a CA: {defect.message}",
     )
+
+
+def _too_early(certificate: facts.Certificate | None, now: datetime.datetime) -> facts.Defect | None:
+    """Why a CA is not waited for: clocks that are corrected cannot explain it, and nobody can be served meanwhile."""
+    if certificate is None or certificate.not_before - now <= PATIENCE:
+        return None
+    return facts.Defect(reason=reasons.Reason.NOT_YET_VALID, message=_not_yet("the CA", certificate))
+
+
+def _not_yet(what: str, certificate: facts.Certificate) -> str:
+    return f"{what} is valid only from {certificate.not_before:%Y-%m-%dT%H:%M:%SZ} on"
+
+
+def _leave_alone(name: str, defect: facts.Defect) -> Decision:
+    return Decision(
+        reason=reasons.Reason.CONTESTED,
+        message=f"Secret {name} is written over or deleted again and again by somebody else ({defect.message}), so it"
+                " is left alone for a while; find out who does it, by its managedFields or in the audit log")
 
 
 def _bundle(
@@ -145,6 +283,9 @@ def _bundle(
     missing = {item.fingerprint for item in bundle} - {item.fingerprint for item in seen.authority.bundle}
     if not missing and not seen.authority.bundle_damaged:
         return None
+    if seen.authority.bundle_damaged and wanted.authority_secret_name in seen.contested:
+        return _leave_alone(wanted.authority_secret_name, facts.Defect(
+            reason=reasons.Reason.NOT_PEM, message="the trust bundle is damaged"))
     return Decision(
         actions=(steps.ExtendBundle(authority=seen.authority, bundle=bundle),),
         reason=reasons.Reason.EXTENDING_BUNDLE,
@@ -172,10 +313,13 @@ def _leaf(
     defect = leaf_defect(seen, wanted, now)
     if defect is None:
         return None
-    assert seen.authority is not None and seen.authority.certificate is not None
-    signer = seen.authority.certificate
-    if seen.authority.successor is not None and rotation.has_switched(seen):
-        signer = seen.authority.successor  # never backwards
+    signer = rotation.signer(seen)
+    assert signer is not None
+    if wanted.secret_name in seen.contested and defect.reason not in NO_DAMAGE:
+        return _leave_alone(wanted.secret_name, defect)
+    if now < signer.not_before:
+        return Decision(reason=reasons.Reason.PENDING, wake_at=signer.not_before,
+                        message=f"{defect.message}; {_not_yet('its CA', signer)}")
     lacking = rotation.untrusting(seen, signer)
     waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
     if lacking and waits and _not_due(seen, wanted, now) is None:
@@ -197,6 +341,12 @@ def _leaf(
     )
 
 
+NO_DAMAGE = frozenset({
+    reasons.Reason.RENEWAL_DUE, reasons.Reason.SPEC_CHANGED, reasons.Reason.SIGNER_REPLACED, reasons.Reason.REQUESTED,
+    reasons.Reason.SWITCHING, reasons.Reason.WRONG_NAMES})
+"""Why a leaf is written anew that nobody has spoiled."""
+
+
 def _issue(
     seen: facts.Seen, wanted: policy.Policy, signer: facts.Certificate, bundle: tuple[facts.Certificate, ...],
     reason: reasons.Reason, now: datetime.datetime,
@@ -211,7 +361,7 @@ def _succession(
 ) -> Decision | None:
     assert seen.authority is not None
     if seen.authority.successor is not None:
-        return None
+        return None  # one that has yet to begin is waited for, and one that begins too late is replaced by row 1
     due = rotation.is_due(seen, wanted, now)
     if due is None:
         return None
@@ -230,6 +380,9 @@ def _switch(
     successor = seen.authority.successor
     if successor is None or rotation.has_switched(seen):
         return None
+    if now < successor.not_before:
+        return Decision(reason=reasons.Reason.DISTRIBUTING, wake_at=successor.not_before,
+                        message=_not_yet("the new CA", successor))
     lacking = rotation.untrusting(seen, successor)
     if lacking:
         return Decision(
@@ -254,6 +407,9 @@ def _retirement(
     successor = seen.authority.successor
     if successor is None:
         return None
+    if seen.servers_defect is not None:
+        return Decision(reason=seen.servers_defect.reason, message=seen.servers_defect.message,
+                        wake_at=now + LOOK_AGAIN)
     if rotation.unacknowledged(seen):
         overdue = seen.waiting_seconds >= rotation.DEADLINE_SECONDS
         return Decision(reason=reasons.Reason.OVERDUE if overdue else reasons.Reason.ACKNOWLEDGING,
@@ -280,24 +436,43 @@ def _retirement(
 def _promote(seen: facts.Seen, bundle: tuple[facts.Certificate, ...], message: str) -> Decision:
     assert seen.authority is not None
     kept = {item.fingerprint for item in bundle}
-    in_leaf = {item.fingerprint for item in (seen.leaf.trusted if seen.leaf else ())}
-    leaving = ({item.fingerprint for item in seen.authority.bundle} | in_leaf) - kept
+    leaving = {item.fingerprint for item in (*seen.authority.bundle, *_from_leaf(seen))} - kept
     return Decision(
         # All that ever left: a backup of the leaf Secret, or an old manifest, may name any of them.
         actions=(steps.Promote(authority=seen.authority, bundle=bundle,
-                               retired=frozenset(leaving | (seen.authority.retired - kept))),),
+                               retired=retired(seen, kept=kept, leaving=leaving)),),
         reason=reasons.Reason.RETIRING,
         message=message)
 
 
 def _rotation_times(seen: facts.Seen, wanted: policy.Policy) -> list[datetime.datetime]:
     assert seen.authority is not None and seen.authority.certificate is not None
-    return [seen.authority.certificate.not_after - wanted.ca_renew_before]
+    if wanted.authority_name is None:
+        return [seen.authority.certificate.not_after - wanted.ca_renew_before]
+    if seen.provided is None:
+        return []
+    return [seen.provided.not_before, seen.provided.not_after - wanted.renew_before]  # to begin with it, to warn
+
+
+def _is_prepared(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> bool:
+    """Whether the user has put a CA in place whose time is yet to come."""
+    present = seen.authority.certificate if seen.authority else None
+    return wanted.authority_name is not None and seen.provided is not None and now < seen.provided.not_before and (
+        seen.provided != present)
+
+
+def standing(seen: facts.Seen, configuration: facts.Configuration) -> facts.ConfigurationState:
+    """The state of a configuration, the room in the trust bundle included."""
+    if configuration.is_taken_over and configuration.uid not in {item.uid for item in _taken_over(seen)}:
+        return facts.ConfigurationState.CROWDED
+    return configuration.standing
 
 
 def writable(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
     """The configurations that injection is waited for; one that cannot be written blocks nothing."""
-    return tuple(item for item in seen.configurations if item.state is facts.ConfigurationState.OPEN)
+    taken_over = {item.uid for item in _taken_over(seen)}
+    return tuple(item for item in seen.configurations if item.standing is facts.ConfigurationState.OPEN
+                 and (item.known or item.uid in taken_over))
 
 
 def trusted_everywhere(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
@@ -346,9 +521,10 @@ def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
 
     What is lost may have been issued just now, by a clock that is ahead of this one, and be in no status yet.
     """
-    known = seen.leaf.generation if seen.leaf and seen.leaf.generation else 0
-    lost = not known or known < seen.last_generation
-    return max(int(now.timestamp()), seen.last_generation + 1, known + 1) + (
+    known = (leaf.sane_generation(seen.leaf.generation, now) if seen.leaf else None) or 0
+    last = leaf.sane_generation(seen.last_generation, now) or 0
+    lost = not known or known < last
+    return max(int(now.timestamp()), last + 1, known + 1) + (
         int(BACKDATE.total_seconds()) if lost else 0)
 
 
@@ -362,11 +538,12 @@ def _sound(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
 
 def _latest(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
     assert seen.leaf is not None
-    if seen.leaf.generation is not None and seen.leaf.generation < seen.last_generation:
+    last = leaf.sane_generation(seen.last_generation, now) or 0
+    if seen.leaf.generation is not None and seen.leaf.generation < last:
         return facts.Defect(
             reason=reasons.Reason.OLDER_GENERATION,
             message=f"Secret {wanted.secret_name} holds generation {seen.leaf.generation}, but"
-                    f" {seen.last_generation} was issued (a restored backup?)")
+                    f" {last} was issued (a restored backup?)")
     return None
 
 
@@ -411,7 +588,8 @@ def _as_specified(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetim
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf has a key of {certificate.key_algorithm}, the spec wants {wanted.algorithm}")
     life = certificate.not_after - certificate.not_before - BACKDATE
-    if life != wanted.duration and not (_is_cut_short(seen) and life < wanted.duration):
+    if life != wanted.duration and not (life < wanted.duration and (
+            _is_cut_short(seen) or (wanted.duration - life <= BACKDATE and _begins_with_its_signer(seen)))):
         return facts.Defect(
             reason=reasons.Reason.SPEC_CHANGED,
             message=f"the leaf was issued for {life}, the spec wants {wanted.duration}")
@@ -431,6 +609,14 @@ def _is_cut_short(seen: facts.Seen) -> bool:
     ends = [item.not_after for item in (seen.authority.certificate, seen.authority.successor)
             if item is not None and item.fingerprint in seen.leaf.signers]
     return any(seen.leaf.certificate.not_after >= end for end in ends)
+
+
+def _begins_with_its_signer(seen: facts.Seen) -> bool:
+    """Whether it could not be backdated in full: its CA had only just begun."""
+    assert seen.leaf is not None and seen.leaf.certificate is not None and seen.authority is not None
+    return any(item is not None and item.fingerprint in seen.leaf.signers
+               and item.not_before == seen.leaf.certificate.not_before
+               for item in (seen.authority.certificate, seen.authority.successor))
 
 
 def _not_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:

@@ -4,6 +4,9 @@ import datetime
 
 from steadyhook.core import facts, reasons
 
+FARTHEST = datetime.timedelta(days=3653)
+"""A generation is a time in seconds; one that is so far ahead was not written by an issuer."""
+
 Check = collections.abc.Callable[[facts.Leaf, datetime.datetime], facts.Defect | None]
 
 
@@ -26,19 +29,27 @@ def marked_ready(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | Non
 
 
 def numbered(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
-    if leaf.generation is None and not leaf.adopted:
-        return _defect(reasons.Reason.GENERATION_MISSING, leaf, "has no generation, so that a restored backup could"
-                       " not be told from it")
-    return None
+    if leaf.adopted or sane_generation(leaf.generation, now) is not None:
+        return None
+    found = "no generation" if leaf.generation is None else f"the generation {leaf.generation}, which no issuer gives"
+    return _defect(reasons.Reason.GENERATION_MISSING, leaf, f"has {found}, so that a restored backup could not be told"
+                   " from it")
 
 
 def signed_by_its_bundle(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
     if leaf.adopted:  # it carries no bundle; who has signed it is seen from the CA Secret
         return None
-    if not leaf.signers & {item.fingerprint for item in leaf.trusted}:
+    signers = own_signers(leaf)
+    if not signers:
         return _defect(reasons.Reason.FOREIGN_SIGNER, leaf, "holds a leaf that no CA certificate in its ca.crt"
                        " verifies")
-    return None
+    if any(item.not_before <= now < item.not_after for item in signers):
+        return None
+    begins = min(item.not_before for item in signers)
+    if now < begins:
+        return _defect(reasons.Reason.NOT_YET_VALID, leaf,
+                       f"holds a leaf whose CA is valid only from {begins:%Y-%m-%dT%H:%M:%SZ} on")
+    return _defect(reasons.Reason.EXPIRED, leaf, "holds a leaf whose CA has expired")
 
 
 def in_force(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
@@ -57,6 +68,26 @@ CHECKS: tuple[Check, ...] = (readable, marked_ready, numbered, signed_by_its_bun
 def first_defect(leaf: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
     """The first thing that is wrong with the leaf Secret for everyone, or None."""
     return next((defect for check in CHECKS if (defect := check(leaf, now)) is not None), None)
+
+
+def own_signers(leaf: facts.Leaf) -> tuple[facts.Certificate, ...]:
+    """The CA certificates in the Secret itself that verify the leaf."""
+    return tuple(item for item in leaf.trusted if item.fingerprint in leaf.signers)
+
+
+def begins(leaf: facts.Leaf) -> datetime.datetime | None:
+    """When the leaf and its CA are in force, or None if nothing is known of that."""
+    if leaf.certificate is None:
+        return None
+    signers = [item.not_before for item in own_signers(leaf)]
+    return max(leaf.certificate.not_before, min(signers, default=leaf.certificate.not_before))
+
+
+def sane_generation(value: object, now: datetime.datetime) -> int | None:
+    """The generation, if it is one that an issuer may have given: else a leaf would be written anew for ever."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 < value <= int((now + FARTHEST).timestamp()) else None
 
 
 def covers(dns_names: frozenset[str], wanted: str) -> bool:

@@ -7,11 +7,14 @@ active instance measures each wait anew.
 import collections.abc
 import dataclasses
 
-from steadyhook.core import facts, issuing, rotation
+from steadyhook.core import facts, issuing, policy, rotation, steps
 
 FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
+TRY_AGAIN_SECONDS = 5.0  # after a trial that has shown nothing
 CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
 CONTEST_INJECTIONS = 4
+CONTEST_REPAIRS = 4  # so many repairs of one Secret within that time are a fight as well
+LONGEST_CONTEST_SECONDS = 3600.0  # a fight that goes on is taken up more and more rarely
 
 
 Bundle = tuple[facts.Certificate, ...]
@@ -25,7 +28,11 @@ class Memory:
         self._acknowledged_since: float | None = None
         self._waiting_since: float | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
+        self._accepted: set[str] = set()
         self._injections: dict[str, tuple[Bundle, list[float]]] = {}
+        self._repairs: dict[str, list[float]] = {}  # by Secret's name
+        self._contested: dict[str, tuple[float, float]] = {}  # until when a Secret is left alone, and for how long
+        self._unserved_since: float | None = None
         self.last_generation = 0
         """The generation of the last leaf that this instance has tried to write; the status tells it to the others."""
 
@@ -57,11 +64,13 @@ class Memory:
 
         ``now`` is not before the last read of it.
         """
+        self._accepted &= {item.uid for item in seen.configurations}
         self._note_trust(seen, now)
         self._note_acknowledgements(seen, now)
         return dataclasses.replace(
             seen, trusted_seconds=self.trusted_seconds(now), acknowledged_seconds=self.acknowledged_seconds(now),
-            waiting_seconds=self.waiting_seconds(now))
+            waiting_seconds=self.waiting_seconds(now),
+            contested=frozenset(name for name, (until, _) in self._contested.items() if now < until))
 
     def _note_trust(self, seen: facts.Seen, now: float) -> None:
         everywhere = issuing.trusted_everywhere(seen)
@@ -74,15 +83,32 @@ class Memory:
             self._acknowledged_since = self._waiting_since = None
             return
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        complete = not (rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
+        complete = seen.servers_defect is None and not (
+            rotation.unacknowledged(seen) or rotation.wrong(seen) or rotation.unproven(seen))
         if not complete:
             self._acknowledged_since = None
         elif self._acknowledged_since is None:
             self._acknowledged_since = now
 
-    def note_refusal(self, uid: str, now: float) -> None:
-        """The API server forbade to patch this configuration."""
-        self._blocked[uid] = (facts.ConfigurationState.FORBIDDEN, now + FORBIDDEN_SECONDS)
+    def note_refusal(
+        self, uid: str, now: float, state: facts.ConfigurationState = facts.ConfigurationState.FORBIDDEN
+    ) -> None:
+        """The API server refused to patch this configuration; ``state``: for which kind of reason."""
+        self._accepted.discard(uid)
+        self._blocked[uid] = (state, now + FORBIDDEN_SECONDS)
+
+    def note_trial(self, uid: str, state: facts.ConfigurationState, now: float) -> None:
+        """
+        What a trial has shown of the right to write a configuration.
+
+        OPEN is remembered until a patch is refused; UNTRIED, when there was no answer, for a moment.
+        """
+        if state is facts.ConfigurationState.OPEN:
+            self._accepted.add(uid)
+        elif state is facts.ConfigurationState.UNTRIED:
+            self._blocked[uid] = (state, now + TRY_AGAIN_SECONDS)
+        else:
+            self.note_refusal(uid, now, state)
 
     def note_injection(self, uid: str, bundle: Bundle, now: float) -> int | None:
         """
@@ -90,6 +116,7 @@ class Memory:
 
         The same bundle again means that somebody has overwritten it; another bundle is no fight.
         """
+        self._injections = {one: item for one, item in self._injections.items() if now - item[1][-1] < CONTEST_SECONDS}
         before, times = self._injections.get(uid, (bundle, []))
         recent = [at for at in times if now - at < CONTEST_SECONDS and before == bundle]
         self._injections[uid] = (bundle, [*recent, now])
@@ -98,11 +125,53 @@ class Memory:
         self._blocked[uid] = (facts.ConfigurationState.CONTESTED, now + CONTEST_SECONDS)
         return len(recent)
 
+    def note_repair(self, action: steps.Step, wanted: policy.Policy, now: float) -> str | None:
+        """
+        A step was carried out; in words for an Event, whose Secret is now left alone for a while, else None.
+
+        A repair again and again means that somebody else spoils or deletes the Secret each time.
+        """
+        name = _repaired(action, wanted)
+        if name is None:
+            return None
+        recent = [at for at in self._repairs.get(name, []) if now - at < CONTEST_SECONDS]
+        self._repairs[name] = [*recent, now]
+        if len(recent) + 1 < CONTEST_REPAIRS:
+            return None
+        until, length = self._contested.get(name, (float("-inf"), CONTEST_SECONDS / 2))
+        length = min(2 * length, LONGEST_CONTEST_SECONDS) if now - until < 2 * length else CONTEST_SECONDS
+        self._contested[name] = (now + length, length)
+        self._repairs[name] = []
+        return (f"Secret {name} had to be repaired {len(recent) + 1} times within {CONTEST_SECONDS:.0f} s; it is left"
+                f" alone for {length:.0f} s")
+
+    def unserved_seconds(self, now: float, *, done: int, total: int) -> float:
+        """For how long all instances have been serving another leaf than the Secret's; to be told at each look."""
+        if total == 0 or done > 0:
+            self._unserved_since = None
+        elif self._unserved_since is None:
+            self._unserved_since = now
+        return now - self._unserved_since if self._unserved_since is not None else 0.0
+
     def seconds_until_open(self, now: float) -> list[float]:
-        """When each configuration that is left alone is to be tried again."""
-        return [until - now for _, until in self._blocked.values()]
+        """When each configuration or Secret that is left alone is to be tried again."""
+        dates = [*(until for _, until in self._blocked.values()), *(until for until, _ in self._contested.values())]
+        return [until - now for until in dates if until > now]
 
     def states(self, now: float) -> collections.abc.Mapping[str, facts.ConfigurationState]:
-        """What is known of configurations by uid; a configuration that is not in it is open."""
+        """What is known of configurations by uid."""
         self._blocked = {uid: item for uid, item in self._blocked.items() if item[1] > now}
-        return {uid: state for uid, (state, _) in self._blocked.items()}
+        return {**dict.fromkeys(self._accepted, facts.ConfigurationState.OPEN),
+                **{uid: state for uid, (state, _) in self._blocked.items()}}
+
+
+def _repaired(action: steps.Step, wanted: policy.Policy) -> str | None:
+    """The name of the Secret that a step has repaired, if it has."""
+    match action:
+        case steps.IssueLeaf() if action.reason not in issuing.NO_DAMAGE:
+            return wanted.secret_name
+        case steps.CreateAuthority():
+            return wanted.authority_secret_name
+        case steps.ExtendBundle() if action.authority.bundle_damaged:
+            return wanted.authority_secret_name
+    return None

@@ -62,10 +62,16 @@ class Policy:
 
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAMESPACE_NAME = re.compile(_LABEL)
 _DNS_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 _DURATION = re.compile(r"(?=.)(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
 
 DEFAULT_DURATIONS = {"duration": "2160h", "renewBefore": "720h", "caDuration": "87600h", "caRenewBefore": "17520h"}
+LONGEST_SECRET_NAME = 250
+"""Leaves room for '-ca' within the 253 characters of a name."""
+
 LONGEST = datetime.timedelta(days=100 * 366)
 RENEWED_BY_OTHERS = datetime.timedelta(days=90)
 """What has less left than this, programs with dynamiclistener renew by themselves, or complain about."""
@@ -83,12 +89,24 @@ def parse(
     Turn the spec of a WebhookCertificate, and the requests in its annotations, into a policy.
 
     The CustomResourceDefinition rejects most mistakes when they are applied; this is the check of what an older
-    or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake.
+    or a hand-edited definition let through. Raises :class:`InvalidSpec` for the first mistake, and nothing else.
     """
-    secret_name = spec.get("secretName")
-    if not isinstance(secret_name, str) or not _is_dns_name(secret_name) or len(secret_name) > 250:
-        raise InvalidSpec(field="spec.secretName", found=secret_name, expected="the name of a Secret",
-                          remedy="set it to a DNS subdomain of at most 250 characters")
+    try:
+        return _parse(spec, namespace=namespace, name=name, annotations=annotations or {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidSpec(field="spec", found=type(error).__name__, expected="values of the types in the definition",
+                          remedy="apply manifests/crds, which refuses others, and then the object once more") from error
+
+
+def _parse(
+    spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str,
+    annotations: collections.abc.Mapping[str, str],
+) -> Policy:
+    secret_name = _secret_name("spec.secretName", spec.get("secretName"), most=LONGEST_SECRET_NAME)
+    if secret_name.endswith("-ca"):
+        raise InvalidSpec(field="spec.secretName", found=secret_name,
+                          expected="a name without '-ca' at its end, which is how the Secrets of CAs are named",
+                          remedy=f"choose another name, such as '{secret_name}-tls'")
     algorithm = spec.get("privateKey", {}).get("algorithm", KeyAlgorithm.ECDSA_P256)
     if algorithm not in list(KeyAlgorithm):
         raise InvalidSpec(field="spec.privateKey.algorithm", found=algorithm,
@@ -109,11 +127,11 @@ def parse(
         ca_renew_before=_duration(spec, "caRenewBefore"),
         settle_seconds=float(settle_seconds),
         services=_services(spec, namespace=namespace),
-        authority_name=(spec.get("authority") or {}).get("secretName"),
-        rotate_authority=(annotations or {}).get(ROTATE_AUTHORITY),
-        rotate_leaf=(annotations or {}).get(ROTATE_LEAF),
+        authority_name=_authority_name(spec),
+        rotate_authority=annotations.get(ROTATE_AUTHORITY),
+        rotate_leaf=annotations.get(ROTATE_LEAF),
         compatibility=_compatibility(spec),
-        ca_secret_name=spec.get("caSecretName"),
+        ca_secret_name=_secret_name("spec.caSecretName", spec["caSecretName"]) if "caSecretName" in spec else None,
     )
     for field, found, relation, bound in (
         ("renewBefore", policy.renew_before, "shorter than spec.duration", policy.renew_before < policy.duration),
@@ -128,9 +146,27 @@ def parse(
     if policy.authority_secret_name == policy.secret_name:
         raise InvalidSpec(field="spec.caSecretName", found=policy.ca_secret_name,
                           expected="another Secret than spec.secretName", remedy="name the CA's Secret")
+    if policy.authority_name in (policy.secret_name, policy.authority_secret_name):
+        raise InvalidSpec(field="spec.authority.secretName", found=policy.authority_name,
+                          expected="another Secret than the two that are written here",
+                          remedy="put the CA of your own into a Secret of its own")
     if policy.compatibility is Compatibility.DYNAMICLISTENER:
         _check_dynamiclistener(policy)
     return policy
+
+
+def _secret_name(field: str, found: object, *, most: int = 253) -> str:
+    """The issuer asks the API server for a Secret of this name with its own rights, so it has to be a name."""
+    if not isinstance(found, str) or len(found) > most or not _SUBDOMAIN.fullmatch(found):
+        raise InvalidSpec(field=field, found=found,
+                          expected=f"the name of a Secret, a DNS subdomain (RFC 1123) of at most {most} characters",
+                          remedy="use lower-case letters, digits, '-' and '.'")
+    return found
+
+
+def _authority_name(spec: collections.abc.Mapping[str, Any]) -> str | None:
+    authority = spec.get("authority")
+    return _secret_name("spec.authority.secretName", authority.get("secretName")) if authority is not None else None
 
 
 def _check_dynamiclistener(policy: Policy) -> None:
@@ -138,6 +174,16 @@ def _check_dynamiclistener(policy: Policy) -> None:
     if policy.algorithm not in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096):
         raise InvalidSpec(field="spec.privateKey.algorithm", found=str(policy.algorithm),
                           expected="an RSA key for compatibility: Dynamiclistener", remedy="set it to RSA-2048")
+    if wildcards := sorted(name for name in policy.dns_names if name.startswith("*")):
+        raise InvalidSpec(field="spec.dnsNames", found=wildcards[0],
+                          expected="no wildcard for compatibility: Dynamiclistener, which notes each name as the key of"
+                                   " an annotation",
+                          remedy="name each Service as NAME.NAMESPACE.svc")
+    if not policy.services:
+        raise InvalidSpec(field="spec.dnsNames", found=sorted(policy.dns_names),
+                          expected="at least one NAME.NAMESPACE.svc for compatibility: Dynamiclistener, by which its"
+                                   " endpoints and the configurations that call it are found",
+                          remedy="add the name by which the API server calls the webhook's Service")
     if policy.renew_before <= RENEWED_BY_OTHERS:
         raise InvalidSpec(field="spec.renewBefore", found=str(policy.renew_before),
                           expected="more than 2160h (90 days) for compatibility: Dynamiclistener",
@@ -164,23 +210,43 @@ def _dns_names(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> fr
         if not isinstance(dns_name, str) or not _is_dns_name(dns_name):
             raise InvalidSpec(field=f"spec.dnsNames[{index}]", found=dns_name, expected="a DNS name (RFC 1123)",
                               remedy="use lower-case letters, digits, '-' and '.', optionally after a leading '*.'")
-    service = spec.get("service")
-    if not names and not service:
+    service = _service(spec, namespace=namespace)
+    if not names and service is None:
         raise InvalidSpec(field="spec.dnsNames", found=names, expected="at least one DNS name, or spec.service",
                           remedy="name the webhook's Service in spec.service")
-    derived = service_names(name=service["name"], namespace=service.get("namespace", namespace)) if service else ()
+    derived = service_names(namespace=service[0], name=service[1]) if service is not None else ()
     return frozenset(names) | frozenset(derived)
 
 
-def _services(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> frozenset[tuple[str, str]]:
+def _service(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> tuple[str, str] | None:
+    """(namespace, name) of spec.service."""
     service = spec.get("service")
-    found = {(service.get("namespace", namespace), service["name"])} if service else set()
-    for dns_name in spec.get("dnsNames") or []:
-        name, _, rest = dns_name.partition(".")
-        home, _, suffix = rest.partition(".")
-        if suffix == "svc":
-            found.add((home, name))
-    return frozenset(found)
+    if not service:
+        return None
+    name, home = service.get("name"), service.get("namespace", namespace)
+    for field, found, rule, expected in (
+        ("name", name, _SERVICE_NAME, "the name of a Service, a DNS label (RFC 1035)"),
+        ("namespace", home, _NAMESPACE_NAME, "the name of a namespace, a DNS label (RFC 1123)"),
+    ):
+        if not isinstance(found, str) or not rule.fullmatch(found):
+            raise InvalidSpec(field=f"spec.service.{field}", found=found, expected=expected,
+                              remedy="use lower-case letters, digits and '-'")
+    return home, name
+
+
+def _services(spec: collections.abc.Mapping[str, Any], *, namespace: str) -> frozenset[tuple[str, str]]:
+    """Those that are named, and those that DNS names are of; a wildcard is no Service that could be asked about."""
+    service = _service(spec, namespace=namespace)
+    found = {service} if service is not None else set()
+    return frozenset(found | {one for name in spec.get("dnsNames") or [] if (one := service_of(name)) is not None})
+
+
+def service_of(dns_name: str) -> tuple[str, str] | None:
+    """(namespace, name) of the Service that the API server calls by this very name, ``NAME.NAMESPACE.svc``."""
+    name, _, rest = dns_name.partition(".")
+    home, _, suffix = rest.partition(".")
+    is_one = suffix == "svc" and _SERVICE_NAME.fullmatch(name) and _NAMESPACE_NAME.fullmatch(home)
+    return (home, name) if is_one else None
 
 
 def _is_dns_name(value: str) -> bool:

@@ -21,8 +21,10 @@ class Reason(enum.StrEnum):
     WRONG_NAMES = "WrongDNSNames"
     PROVIDED_UNUSABLE = "ProvidedCAUnusable"
     PROVIDED_CHANGED = "ProvidedCAChanged"
+    PROVIDED_ENDING = "ProvidedCAEnding"
     NOT_A_CA = "NotACertificateAuthority"
     NOT_USABLE = "NotUsable"
+    NOT_OURS = "NotOurs"
 
     # Why a good leaf is replaced all the same.
     RENEWAL_DUE = "RenewalDue"
@@ -35,11 +37,18 @@ class Reason(enum.StrEnum):
     AS_EXPECTED = "AsExpected"
     CREATING_AUTHORITY = "CreatingAuthority"
     EXTENDING_BUNDLE = "ExtendingBundle"
+    LEFT_OUT = "LeftOutOfTheBundle"
     FREEZING = "Freezing"
     INJECTING = "Injecting"
     SETTLING = "Settling"
     ISSUING_LEAF = "IssuingLeaf"
     INVALID_SPEC = "InvalidSpec"
+    PUT_OFF = "TooManyKeys"
+    REFUSED = "Refused"
+    NOT_ANSWERED = "NotAnswered"
+    CHANGED_BY_OTHERS = "ChangedByOthers"
+    UNSETTLED = "Unsettled"
+    FAILING = "Failing"
 
     # Where a rotation of the CA stands.
     NOT_ROTATING = "NotRotating"
@@ -51,6 +60,9 @@ class Reason(enum.StrEnum):
     RETIRING = "Retiring"
     OVERDUE = "AcknowledgementOverdue"
     WRONG_CERTIFICATE = "WrongCertificateServed"
+    SERVERS_UNKNOWN = "ServersUnknown"
+    NOT_DIALED = "EndpointsNotDialed"
+    FOREIGN_ENTRY = "ForeignEntry"
 
     # How a webhook configuration stands.
     INJECTED = "Injected"
@@ -58,11 +70,18 @@ class Reason(enum.StrEnum):
     NO_SUCH_CERTIFICATE = "NoSuchCertificate"
     OVERWRITTEN = "Overwritten"
     FORBIDDEN = "Forbidden"
+    REJECTED = "Rejected"
     CONTESTED = "Contested"
     READ_ONLY = "ReadOnly"
+    UNTRIED = "Untried"
+    UNREADABLE = "Unreadable"
+    CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
+    TOO_MANY = "TooManyConfigurations"
+    NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.
     SERVING = "Serving"
+    NOT_SERVED = "LeafNotServed"
     WAITING_FOR_SECRET = "WaitingForSecret"
     API_UNREACHABLE = "APIServerUnreachable"

@@ -3,7 +3,7 @@ import collections.abc
 import datetime
 from typing import Any
 
-from steadyhook.core import election, serving
+from steadyhook.core import bounds, election, serving
 
 Entry = dict[str, Any]
 
@@ -24,7 +24,7 @@ def entry(
         message = f"{message}; this instance cannot issue: {problem}"
     result: Entry = {
         "podUID": pod_uid, "podName": pod_name, "address": address, "certificate": certificate,
-        "phase": str(verdict.phase), "reason": str(verdict.reason), "message": message[:1024],
+        "phase": str(verdict.phase), "reason": str(verdict.reason), "message": bounds.cut(message),
     }
     if role is not None:
         result["role"] = str(role)
@@ -33,7 +33,8 @@ def entry(
         result["generation"] = verdict.served.generation
         result["notAfter"] = f"{verdict.served.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}"
     same = previous is not None and all(previous.get(key) == result.get(key) for key in ("phase", "fingerprint"))
-    result["since"] = previous["since"] if previous is not None and same else f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    since = previous.get("since") if previous is not None and same else None
+    result["since"] = since if isinstance(since, str) else f"{now:%Y-%m-%dT%H:%M:%SZ}"
     return result
 
 
@@ -42,10 +43,16 @@ def merge(
     gone: collections.abc.Container[str] = frozenset(),
 ) -> list[Entry]:
     """The list of instances with one's own entry in place (None: taken out) and those of pods that are gone dropped."""
-    others = [dict(item) for item in instances if item["podUID"] != pod_uid and item["podUID"] not in gone]
+    others = [item for item in map(_entry, instances) if item is not None
+              and item["podUID"] != pod_uid and item["podUID"] not in gone]
     return sorted([*others, *([own] if own else [])], key=lambda item: str(item["podUID"]))
 
 
 def find(instances: collections.abc.Iterable[collections.abc.Mapping[str, Any]], pod_uid: str) -> Entry | None:
     """The entry of this instance, or None."""
-    return next((dict(item) for item in instances if item["podUID"] == pod_uid), None)
+    return next((item for item in map(_entry, instances) if item is not None and item["podUID"] == pod_uid), None)
+
+
+def _entry(item: Any) -> Entry | None:
+    """A copy of an entry, None for what the definition would not let through today."""
+    return dict(item) if isinstance(item, collections.abc.Mapping) and isinstance(item.get("podUID"), str) else None

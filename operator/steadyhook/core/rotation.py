@@ -15,7 +15,7 @@ Where it stands is in the CA Secret: a successor, and whether it signs already. 
 """
 import datetime
 
-from steadyhook.core import facts, policy, reasons
+from steadyhook.core import bounds, facts, policy, reasons
 
 DEADLINE_SECONDS = 6 * 3600.0
 """After so long without every acknowledgement the wait is overdue; it goes on, since the CAs overlap for weeks."""
@@ -27,6 +27,8 @@ def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
     certificate = seen.authority.certificate
     if wanted.authority_name is not None:  # its life is the user's to plan; a new one in the Secret is taken over
         if seen.provided is None or seen.provided.fingerprint == certificate.fingerprint:
+            return None
+        if now < seen.provided.not_before:  # prepared; its time will come
             return None
         return facts.Defect(reason=reasons.Reason.PROVIDED_CHANGED,
                             message=f"Secret {wanted.authority_name} holds another CA")
@@ -47,21 +49,55 @@ def has_switched(seen: facts.Seen) -> bool:
     if successor is None:
         return False
     assert seen.authority is not None
-    return seen.authority.switched or is_by_successor(seen) or seen.last_signer == successor.fingerprint
+    if seen.authority.switched or seen.last_signer == successor.fingerprint:
+        return True
+    return is_by_successor(seen) and not _is_by_present(seen)
 
 
 def is_by_successor(seen: facts.Seen) -> bool:
-    """Whether the leaf in the Secret is signed by the successor."""
+    """
+    Whether the leaf in the Secret was signed by the successor.
+
+    A successor with the key of the present CA (a CA that was renewed) verifies the former leaf as well; but that leaf
+    does not come with it.
+    """
     successor = seen.authority.successor if seen.authority else None
-    return successor is not None and seen.leaf is not None and seen.leaf.defect is None and (
-        successor.fingerprint in seen.leaf.signers)
+    if successor is None or seen.leaf is None or seen.leaf.defect is not None:
+        return False
+    if successor.fingerprint not in seen.leaf.signers:
+        return False
+    return not _is_by_present(seen) or any(item.fingerprint == successor.fingerprint for item in seen.leaf.trusted)
+
+
+def _is_by_present(seen: facts.Seen) -> bool:
+    present = seen.authority.certificate if seen.authority else None
+    return present is not None and seen.leaf is not None and present.fingerprint in seen.leaf.signers
+
+
+def signer(seen: facts.Seen) -> facts.Certificate | None:
+    """The CA that signs now: the present one, or after the switch the next one; never backwards."""
+    if seen.authority is None:
+        return None
+    return seen.authority.successor if has_switched(seen) else seen.authority.certificate
 
 
 def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.Configuration, ...]:
-    """The configurations, also those that cannot be written, in which a webhook does not trust the certificate."""
+    """
+    The configurations, also those that cannot be written, in which a webhook does not trust the certificate.
+
+    But for those of which nobody knows whether they are to be ours: anyone can ask for the bundle by annotation.
+    """
+    bundle = frozenset(item.fingerprint for item in (seen.authority.bundle if seen.authority else ()))
     return tuple(
-        item for item in seen.configurations
-        if any(certificate.fingerprint not in {one.fingerprint for one in entry.trusted} for entry in item.entries))
+        item for item in seen.configurations if _relies_on(item, bundle)
+        and any(certificate.fingerprint not in {one.fingerprint for one in entry.trusted} for entry in item.entries))
+
+
+def _relies_on(configuration: facts.Configuration, bundle: frozenset[facts.Fingerprint]) -> bool:
+    if configuration.standing in (facts.ConfigurationState.OPEN, facts.ConfigurationState.READ_ONLY):
+        return True
+    return configuration.known or any(
+        item.fingerprint in bundle for entry in configuration.entries for item in entry.trusted)
 
 
 def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:
@@ -107,7 +143,8 @@ def phase(seen: facts.Seen) -> reasons.Reason:
         return reasons.Reason.NOT_ROTATING
     if not has_switched(seen):
         return reasons.Reason.DISTRIBUTING
-    return reasons.Reason.ACKNOWLEDGING if unacknowledged(seen) else reasons.Reason.RETIRING
+    waiting = unacknowledged(seen) or not is_by_successor(seen) or seen.servers_defect is not None
+    return reasons.Reason.ACKNOWLEDGING if waiting else reasons.Reason.RETIRING
 
 
 def progress(seen: facts.Seen) -> str:
@@ -116,5 +153,18 @@ def progress(seen: facts.Seen) -> str:
     text = f"{len(seen.servers) - len(missing)}/{len(seen.servers)} acknowledged"
     if not missing:
         return text
-    names = ", ".join(item.name for item in missing[:5])
-    return f"{text}, waiting for {names}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return f"{text}, waiting for {bounds.listing([_describe(item) for item in missing])}"
+
+
+def _describe(server: facts.Server) -> str:
+    """The name, and for one that says nothing and cannot be looked at, why the wait may have no end."""
+    if not is_dark(server):
+        return server.name
+    what = "could not be dialed" if server.proof is facts.Proof.UNREACHABLE else "is not dialed (STEADYHOOK_DIAL=off)"
+    return f"{server.name} ({what} at {server.address})"
+
+
+def is_dark(server: facts.Server) -> bool:
+    """Whether it is an endpoint that says nothing of itself and was not seen on the wire either."""
+    return server.fingerprint is None and server.address is not None and server.proof in (
+        facts.Proof.UNREACHABLE, facts.Proof.SKIPPED)

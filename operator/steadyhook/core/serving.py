@@ -48,7 +48,8 @@ TRIAL_SECONDS = 300.0
 For how long a leaf is not served whose ca.crt does not know the CA of the served one.
 
 The issuer never writes such a leaf as long as anything remembers that CA, and replaces a foreign one long before. If
-it stays, then both Secrets and all bundles were lost, and it is the new leaf that clients trust.
+it stays, then both Secrets and all bundles were lost or restored from before that CA, and it is this leaf that clients
+trust, whatever its generation. The price: where no issuer runs, so does a leaf Secret that was restored by itself.
 """
 
 
@@ -72,8 +73,7 @@ def judge(
                        wake_at=new.certificate.not_after)
     assert defect is not None
     if served is None:
-        wake_at = seen.certificate.not_before if (
-            defect.reason is reasons.Reason.NOT_YET_VALID and seen and seen.certificate) else None
+        wake_at = leaf.begins(seen) if defect.reason is reasons.Reason.NOT_YET_VALID and seen else None
         reason = (reasons.Reason.WAITING_FOR_SECRET if defect.reason is reasons.Reason.SECRET_MISSING
                   else defect.reason)
         return Verdict(phase=Phase.WAITING, reason=reason, message=defect.message, wake_at=wake_at)
@@ -94,7 +94,7 @@ def _defect(
 ) -> facts.Defect | None:
     if seen is None:
         return facts.Defect(reason=reasons.Reason.SECRET_MISSING, message="the Secret does not exist")
-    defect = leaf.first_defect(seen, now)
+    defect = leaf.first_defect(dataclasses.replace(seen, adopted=False), now)  # what listeners made is not for us
     if defect is not None:
         return defect
     assert seen.certificate is not None and seen.generation is not None
@@ -106,12 +106,14 @@ def _defect(
     if served is None or now >= served.certificate.not_after:
         return None
     known = served.signers & {item.fingerprint for item in seen.trusted}
-    if served.signers and not known and seen_seconds < TRIAL_SECONDS:
+    if served.signers and not known:
+        if seen_seconds >= TRIAL_SECONDS:
+            return None  # the whole cluster may have been restored: then it is this leaf that clients trust
         return facts.Defect(
             reason=reasons.Reason.FOREIGN_SIGNER,
             message=f"Secret {seen.secret.name} comes with a ca.crt that does not know the CA of the leaf that is"
                     " served, so the API servers may not trust it")
-    if seen.generation < served.generation:
+    if seen.generation < served.generation and leaf.sane_generation(served.generation, now) is not None:
         return facts.Defect(
             reason=reasons.Reason.OLDER_GENERATION,
             message=f"Secret {seen.secret.name} holds generation {seen.generation}, older than the one served"

@@ -17,7 +17,7 @@ class CreateAuthority:
     reason: reasons.Reason
     request: str | None = None
     provided: facts.Certificate | None = None
-    retired: frozenset[facts.Fingerprint] = frozenset()
+    retired: tuple[facts.Fingerprint, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Promote:
 
     authority: facts.Authority
     bundle: tuple[facts.Certificate, ...]
-    retired: frozenset[facts.Fingerprint]
+    retired: tuple[facts.Fingerprint, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

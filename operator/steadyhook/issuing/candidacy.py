@@ -17,7 +17,7 @@ import kopf
 from steadyhook import metrics, supervision
 from steadyhook.cluster import client, paths, peering
 from steadyhook.core import election
-from steadyhook.issuing import operator, reconciling, roster
+from steadyhook.issuing import handlers, operator, reconciling, roster
 from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def start(
     on_role: collections.abc.Callable[[election.Role], None] = lambda role: None,
     on_problem: collections.abc.Callable[[str | None], None] = lambda problem: None,
     work_due: collections.abc.Callable[[], bool] = lambda: True,
+    user_handlers: handlers.Handlers | None = None,
 ) -> "Candidacy":
     """
     Begin an instance's candidacy with what kopf's command line put into its settings for the peering.
@@ -45,7 +46,8 @@ def start(
     """
     result = Candidacy(
         settings=settings, identity=settings.instance.pod_name, standalone=kopf_settings.peering.standalone,
-        priority=kopf_settings.peering.priority or None, on_role=on_role, on_problem=on_problem, work_due=work_due)
+        priority=kopf_settings.peering.priority or None, on_role=on_role, on_problem=on_problem, work_due=work_due,
+        user_handlers=user_handlers)
     kopf_settings.peering.standalone = True
     result.start()
     return result
@@ -57,6 +59,7 @@ class Candidacy:
 
     ``on_role`` is told each change of the role. ``on_problem`` is told what keeps the instance out, None when nothing
     does. ``work_due`` says whether a certificate is visibly wanted, so that a reserve looks for a seat sooner.
+    ``user_handlers`` run while this instance is active.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Candidacy:
         on_role: collections.abc.Callable[[election.Role], None],
         on_problem: collections.abc.Callable[[str | None], None],
         work_due: collections.abc.Callable[[], bool],
+        user_handlers: handlers.Handlers | None = None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -72,6 +76,7 @@ class Candidacy:
         self._on_role = on_role
         self._on_problem = on_problem
         self._work_due = work_due
+        self._user_handlers = user_handlers
         self._role: election.Role | None = None
         self._troubled = False
         self._overdue_at = time.monotonic() + STUCK_SECONDS
@@ -84,7 +89,8 @@ class Candidacy:
     async def stop(self) -> None:
         """Give up the seat, if there is one, and return once it is given up. May be called again."""
         if self._task is not None:
-            self._task.cancel()
+            if not self._task.cancelling():  # twice would cut short the first one's end
+                self._task.cancel()
             await asyncio.wait({self._task})
 
     def trouble(self) -> str | None:
@@ -178,18 +184,23 @@ class Candidacy:
         ) if self._settings.all_certificates else reconciling.Reconciler(
             cluster=self._cluster, settings=self._settings, target=own, confirm=self._confirm)
         watching = operator.build(
-            self._settings, wake=None if self._settings.all_certificates else work.wake,
+            self._settings, work=work if isinstance(work, reconciling.Reconciler) else None,
             identity=self._identity if seat else None, priority=seat.priority if seat else None)
         parts = [
             asyncio.create_task(supervision.keep("operator that watches for the issuer", watching.run)),
             asyncio.create_task(supervision.keep("reconcile loop", work.run)),
         ]
+        handling = [] if self._user_handlers is None else [
+            asyncio.create_task(supervision.keep("handlers", self._user_handlers.run))]
         try:
             return await self._keep_seat(work.wake)
         finally:
-            for part in parts:
-                part.cancel()
-            await asyncio.shield(asyncio.wait(parts))
+            # The seat goes last: the next active instance begins with the handlers when these have ended.
+            for group in (handling, parts):
+                for part in group:
+                    part.cancel()
+                if group:
+                    await asyncio.shield(asyncio.wait(group))
 
     async def _keep_seat(self, wake: operator.Wake) -> bool:
         """Return when the seat is lost (False), or does not do what it is there for (True)."""
@@ -287,6 +298,8 @@ class Candidacy:
             logger.info("This instance is now %s for the issuing of %s.", role, what)
             self._role = role
             metrics.ACTIVE.set(role is election.Role.ACTIVE)
+            if self._user_handlers is not None:
+                self._user_handlers.set_active(role is election.Role.ACTIVE)
             self._on_role(role)
 
     def _complain(self, problem: str) -> None:

@@ -21,15 +21,18 @@ _MALFORMED = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.Uns
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
-    """A certificate (PEM, the leaf or the signer first) and its private key (PEM, unencrypted, never shown)."""
+    """
+    A certificate (PEM, the leaf or the signer first) and its private key (PEM, unencrypted, never shown).
+
+    Making a pair parses the whole text of the certificate, once. Raises :class:`NotPem`.
+    """
 
     certificate_pem: bytes
     key_pem: bytes = dataclasses.field(repr=False)
+    certificate: facts.Certificate = dataclasses.field(init=False, repr=False, compare=False)  # the first one
 
-    @property
-    def certificate(self) -> facts.Certificate:
-        """The facts of the first certificate. Raises :class:`NotPem`."""
-        return parse(self.certificate_pem)[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "certificate", parse(self.certificate_pem)[0])
 
 
 def parse(pem: bytes) -> tuple[facts.Certificate, ...]:
@@ -37,7 +40,7 @@ def parse(pem: bytes) -> tuple[facts.Certificate, ...]:
     try:
         return tuple(describe(certificate) for certificate in load(pem))
     except _MALFORMED as error:
-        raise NotPem(f"expected certificates as in RFC 5280, found one with {error}") from error
+        raise NotPem(f"expected certificates as in RFC 5280, found one with {_shorten(error)}") from error
 
 
 def load(pem: bytes) -> list[x509.Certificate]:
@@ -45,7 +48,7 @@ def load(pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except _MALFORMED as error:
-        raise NotPem(f"expected PEM certificates, found {_excerpt(pem)}") from error
+        raise NotPem(f"expected PEM certificates, found {_excerpt(pem)} ({_shorten(error)})") from error
 
 
 def describe(certificate: x509.Certificate) -> facts.Certificate:
@@ -64,6 +67,19 @@ def describe(certificate: x509.Certificate) -> facts.Certificate:
 def sha1(pem: bytes) -> str:
     """The SHA-1 of the first certificate's DER in upper-case hexadecimal digits: a name for it, not a safeguard."""
     return load(pem)[0].fingerprint(hashes.SHA1()).hex().upper()
+
+
+LISTENER_ORGANIZATION = "dynamiclistener-org"
+"""In the subject of every CA that a dynamiclistener makes (its factory/ca.go and cert/cert.go)."""
+
+
+def is_made_by_listener(pem: bytes) -> bool:
+    """Whether the first certificate is a CA that a dynamiclistener has made for itself. Never raises."""
+    try:
+        names = load(pem)[0].subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+    except _MALFORMED:
+        return False
+    return any(name.value == LISTENER_ORGANIZATION for name in names)
 
 
 def bundle_pem(certificates: collections.abc.Iterable[facts.Certificate]) -> bytes:
@@ -141,6 +157,12 @@ def _key_algorithm(certificate: x509.Certificate) -> str:
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA-{key.key_size}"
     return "Ed25519" if isinstance(key, ed25519.Ed25519PublicKey) else type(key).__name__
+
+
+def _shorten(error: Exception) -> str:
+    """Some errors of ``cryptography`` carry a part of the certificate, which may be long."""
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _excerpt(data: bytes) -> str:

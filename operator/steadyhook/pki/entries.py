@@ -53,4 +53,5 @@ def _entry(name: str, config: Manifest, base: str, guard: tuple[str, str]) -> fa
     service = config.get("service") or {}
     return facts.Entry(
         name=name, trusted=trusted, readable=readable, pointer=f"{base}/caBundle", guard=guard,
-        service=(service["namespace"], service["name"]) if {"namespace", "name"} <= service.keys() else None)
+        service=(service["namespace"], service["name"]) if {"namespace", "name"} <= service.keys() else None,
+        service_port=service.get("port", 443))

@@ -37,9 +37,10 @@ def mint_leaf(
     wanted: policy.Policy, *, signer: certificates.KeyPair, now: datetime.datetime
 ) -> certificates.KeyPair:
     """
-    A new leaf for the policy's DNS names; it ends before its signer does. Slow for RSA keys.
+    A new leaf for the policy's DNS names; it begins and ends within its signer's life. Slow for RSA keys.
 
-    Raises :class:`certificates.NotPem` for a signer that cannot be read.
+    Raises :class:`certificates.NotPem` for a signer that cannot be read, :class:`ValueError` for a signer that is not
+    in force before the leaf would end.
     """
     authority = certificates.load(signer.certificate_pem)[0]
     signing_key = certificates.load_key(signer.key_pem)
@@ -48,7 +49,8 @@ def mint_leaf(
     names = x509.SubjectAlternativeName([x509.DNSName(name) for name in sorted(wanted.dns_names)])
     builder = (
         _builder(subject=x509.Name([]), issuer=authority.subject, key=key)
-        .not_valid_before(_start(now))
+        # A leaf that begins before its signer would be served, and would not verify.
+        .not_valid_before(max(_start(now), authority.not_valid_before_utc))
         .not_valid_after(min(_seconds(now) + wanted.duration, authority.not_valid_after_utc))
         .add_extension(names, critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

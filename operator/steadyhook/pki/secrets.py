@@ -10,14 +10,13 @@ all else that is trusted, ``tls.key`` the key of the first; once the next one si
 program copies the whole of ``tls.crt`` into its webhook configurations.
 """
 import base64
-import binascii
 import collections.abc
 import datetime
 import hashlib
 from typing import Any
 
-from steadyhook.core import facts, reasons
-from steadyhook.pki import certificates
+from steadyhook.core import bounds, facts, policy, reasons
+from steadyhook.pki import certificates, trial
 
 SECRET_TYPE = "kubernetes.io/tls"
 CERTIFICATE, KEY, LEAF_TRUST, BUNDLE = "tls.crt", "tls.key", "ca.crt", "ca-bundle.crt"
@@ -27,11 +26,16 @@ GENERATION = "steadyhook.io/generation"
 RETIRED = "steadyhook.io/retired"
 STATIC = "listener.cattle.io/static"
 LISTENER_FINGERPRINT = "listener.cattle.io/fingerprint"
-LISTENER_NAME = "listener.cattle.io/cn-"
+LISTENER_PREFIX = "listener.cattle.io/"
+LISTENER_NAME = LISTENER_PREFIX + "cn-"
+PREFIX = "steadyhook.io/"
+ADOPT = PREFIX + "adopt"
+"""What a person sets to "true" on a Secret that may be written over though it was made by somebody else."""
+MANAGED_BY = ("app.kubernetes.io/managed-by", "steadyhook")
 SWITCHED = "steadyhook.io/switched"  # the fingerprint of the next signer, once it signs
 REQUEST = "steadyhook.io/request"  # the request for a rotation that was taken up last
 GENERATION_DIGITS = 18
-"""So that it fits into the int64 of a status, wherever an absurd one came from."""
+"""So that it fits into the int64 of a status. Whether it is too far ahead is the decision's to judge, by its clock."""
 
 Manifest = collections.abc.Mapping[str, Any]
 
@@ -52,8 +56,8 @@ def read_leaf(
     ``authorities``: further CA certificates that may have signed the leaf, besides those in its ``ca.crt``.
     ``by_listener``: whether a leaf will do that a dynamiclistener has made.
     """
-    annotations = manifest["metadata"].get("annotations") or {}
-    secret = _secret(manifest)
+    annotations = _annotations(manifest)
+    secret = _secret(manifest, by_listener=by_listener)
     try:
         pair = _pair(manifest)
         adopted = by_listener and annotations.get(READY_MARK) != pair.certificate.fingerprint
@@ -76,15 +80,14 @@ def read_leaf(
 
 def read_authority(manifest: Manifest, *, by_listener: bool = False) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
-    if by_listener:
-        manifest = _from_listener(manifest)
-    secret = _secret(manifest)
-    annotations = manifest["metadata"].get("annotations") or {}
+    secret = _secret(manifest, by_listener=by_listener)
+    manifest = _in_our_layout(manifest, by_listener=by_listener)
+    annotations = _annotations(manifest)
     # A bundle may hold what is no CA's: the self-signed certificate of a webhook that was taken over.
     signers = (item for key in (CERTIFICATE, NEXT_CERTIFICATE) for item in _salvage(manifest, key) if item.is_ca)
     salvaged = {item.fingerprint: item for item in (*_salvage(manifest, BUNDLE), *signers)}
     bundle = tuple(salvaged.values())
-    retired = frozenset(annotations.get(RETIRED, "").split())
+    retired = tuple(dict.fromkeys(annotations.get(RETIRED, "").split()))[-bounds.RETIRED:]
     successor, successor_damaged = _successor(manifest)
     switched = successor is not None and annotations.get(SWITCHED) == successor.fingerprint
     try:
@@ -101,8 +104,14 @@ def read_authority(manifest: Manifest, *, by_listener: bool = False) -> facts.Au
         request=annotations.get(REQUEST))
 
 
-def read_provided(manifest: Manifest, *, now: datetime.datetime) -> facts.Certificate | facts.Defect:
-    """The CA in a Secret of the user's, or what is wrong with it."""
+def read_provided(
+    manifest: Manifest, *, wanted: policy.Policy, now: datetime.datetime
+) -> facts.Certificate | facts.Defect:
+    """
+    The CA in a Secret of the user's, or what is wrong with it. Never raises.
+
+    A trial leaf shows that it can sign. One that has yet to begin is no defect: the decision waits for it.
+    """
     authority = read_authority(manifest)
     certificate = authority.certificate
     if certificate is None:
@@ -111,6 +120,12 @@ def read_provided(manifest: Manifest, *, now: datetime.datetime) -> facts.Certif
     if now >= certificate.not_after:
         return facts.Defect(reason=reasons.Reason.EXPIRED, message=f"Secret {authority.secret.name} holds a CA that"
                             f" expired at {certificate.not_after:%Y-%m-%dT%H:%M:%SZ}")
+    refusal = trial.defect(_pair(manifest), wanted, now=now)
+    if refusal is not None:
+        return facts.Defect(
+            reason=reasons.Reason.NOT_USABLE,
+            message=f"Secret {authority.secret.name} holds a CA that is of no use for this certificate: {refusal};"
+                    " issue one with the key usage keyCertSign that may sign server certificates for its DNS names")
     return certificate
 
 
@@ -176,14 +191,20 @@ def _listener_data(
     return {**data, **following, BUNDLE: None}
 
 
-def _from_listener(manifest: Manifest) -> Manifest:
-    """The CA Secret as it would be in our own layout."""
-    data = dict(manifest.get("data") or {})
-    if CERTIFICATE in data:
+def _in_our_layout(manifest: Manifest, *, by_listener: bool) -> Manifest:
+    """
+    The CA Secret as it would be in our own layout.
+
+    The content itself tells in which layout it was written: ``compatibility`` may have been set or taken away since.
+    """
+    data = dict(_data(manifest))
+    annotations = _annotations(manifest)
+    switched = annotations.get(SWITCHED)
+    first = _salvage(manifest, CERTIFICATE)[:1] if switched or by_listener else ()
+    in_theirs = bool(first) and switched == first[0].fingerprint
+    if (by_listener or in_theirs) and CERTIFICATE in data and BUNDLE not in data:
         data[BUNDLE] = data[CERTIFICATE]
-    first = _salvage(manifest, CERTIFICATE)[:1]
-    annotations = manifest["metadata"].get("annotations") or {}
-    if first and annotations.get(SWITCHED) == first[0].fingerprint:
+    if in_theirs:
         for mine, other in ((CERTIFICATE, NEXT_CERTIFICATE), (KEY, NEXT_KEY)):
             exchanged = {mine: data.get(other), other: data.get(mine)}
             data = {**data, **exchanged}
@@ -199,13 +220,20 @@ def _listener_key(name: str) -> str:
 
 
 def read_ca_bundle(encoded: str | None) -> tuple[tuple[facts.Certificate, ...], bool]:
-    """The certificates in a ``caBundle`` (base64 of PEM), and whether it could be read; an empty one can."""
+    """
+    The certificates in a ``caBundle`` (base64 of PEM), and whether all of it could be read.
+
+    Each block is read by itself: a Go program skips a broken one, and trusts the others. What holds no certificate at
+    all, as the placeholder of some manifests, is read as empty.
+    """
     if not encoded:
         return (), True
     try:
-        return certificates.parse(base64.b64decode(encoded, validate=True)), True
-    except (binascii.Error, certificates.NotPem):
+        text = base64.b64decode(encoded, validate=True)
+    except (ValueError, TypeError):
         return (), False
+    found, broken = _blocks(text)
+    return found, not broken
 
 
 def write_ca_bundle(bundle: collections.abc.Iterable[facts.Certificate]) -> str:
@@ -213,17 +241,37 @@ def write_ca_bundle(bundle: collections.abc.Iterable[facts.Certificate]) -> str:
     return base64.b64encode(certificates.bundle_pem(bundle)).decode("ascii")
 
 
-def _secret(manifest: Manifest) -> facts.Secret:
+def _secret(manifest: Manifest, *, by_listener: bool) -> facts.Secret:
     metadata = manifest["metadata"]
     return facts.Secret(
         name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
         recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")),
-        static=(metadata.get("annotations") or {}).get(STATIC) == "true")
+        static=_annotations(manifest).get(STATIC) == "true", ours=_is_ours(manifest, by_listener=by_listener))
+
+
+def _is_ours(manifest: Manifest, *, by_listener: bool) -> bool:
+    """Whether it bears our marks, or those of a listener where listeners' Secrets are wanted, or a person's leave."""
+    label, value = MANAGED_BY
+    annotations = _annotations(manifest)
+    if (manifest["metadata"].get("labels") or {}).get(label) == value or annotations.get(ADOPT) == "true":
+        return True
+    if any(annotations.get(key) for key in (READY_MARK, GENERATION, RETIRED, SWITCHED, REQUEST)):
+        return True
+    return by_listener and (any(key.startswith(LISTENER_PREFIX) for key in annotations) or (
+        manifest.get("type") == SECRET_TYPE and certificates.is_made_by_listener(_salvaged_text(manifest))))
+
+
+def _annotations(manifest: Manifest) -> collections.abc.Mapping[str, str]:
+    return manifest["metadata"].get("annotations") or {}
+
+
+def _data(manifest: Manifest) -> collections.abc.Mapping[str, Any]:
+    return manifest.get("data") or {}
 
 
 def _successor(manifest: Manifest) -> tuple[facts.Certificate | None, bool]:
     """The next signer, and whether there is one that cannot be used."""
-    data = manifest.get("data") or {}
+    data = _data(manifest)
     if NEXT_CERTIFICATE not in data and NEXT_KEY not in data:
         return None, False
     try:
@@ -236,8 +284,9 @@ def _successor(manifest: Manifest) -> tuple[facts.Certificate | None, bool]:
 def _pair(manifest: Manifest, certificate_key: str = CERTIFICATE, key_key: str = KEY) -> certificates.KeyPair:
     if manifest.get("type") != SECRET_TYPE:
         raise _Unreadable(reasons.Reason.WRONG_TYPE, f"is of type {manifest.get('type')!r}, expected {SECRET_TYPE!r}")
-    pair = certificates.KeyPair(certificate_pem=_bytes(manifest, certificate_key), key_pem=_bytes(manifest, key_key))
+    certificate_pem, key_pem = _bytes(manifest, certificate_key), _bytes(manifest, key_key)
     try:
+        pair = certificates.KeyPair(certificate_pem=certificate_pem, key_pem=key_pem)
         matches = certificates.matches(pair)
     except certificates.NotPem as problem:
         raise _Unreadable(reasons.Reason.NOT_PEM, f"has {certificate_key} or {key_key} that cannot be read:"
@@ -263,27 +312,39 @@ def _certificates(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]
 
 
 def _bytes(manifest: Manifest, key: str) -> bytes:
-    encoded = (manifest.get("data") or {}).get(key)
+    encoded = _data(manifest).get(key)
     if not encoded:
         raise _Unreadable(reasons.Reason.KEY_MISSING, f"lacks the data key {key}")
-    return base64.b64decode(encoded)  # the API server has checked that it is base64
+    try:
+        return base64.b64decode(encoded)  # the API server has checked that it is base64; a test has not
+    except (ValueError, TypeError) as problem:
+        raise _Unreadable(reasons.Reason.NOT_PEM, f"has {key} that is not base64") from problem
 
 
 def _salvage(manifest: Manifest, key: str) -> tuple[facts.Certificate, ...]:
     """Each PEM block by itself, so that one damaged block does not cost the trust in the others."""
+    return _blocks(_salvaged_text(manifest, key))[0]
+
+
+def _salvaged_text(manifest: Manifest, key: str = CERTIFICATE) -> bytes:
     try:
-        text = _bytes(manifest, key)
+        return _bytes(manifest, key)
     except _Unreadable:
-        return ()
-    marker = b"-----END CERTIFICATE-----"
-    found: list[facts.Certificate] = []
-    for block in text.split(marker)[:-1]:
-        begin = block.rfind(b"-----BEGIN CERTIFICATE-----")
+        return b""
+
+
+def _blocks(text: bytes) -> tuple[tuple[facts.Certificate, ...], bool]:
+    """The certificates that can be read, each once, and whether there are some that cannot."""
+    begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+    found: dict[facts.Fingerprint, facts.Certificate] = {}
+    broken = False
+    for block in text.split(begin)[1:]:
+        body, mark, _ = block.partition(end)
         try:
-            found.extend(certificates.parse(block[max(begin, 0):] + marker))
+            found |= {item.fingerprint: item for item in certificates.parse(begin + body + (mark or end))}
         except certificates.NotPem:
-            continue
-    return tuple(found)
+            broken = True
+    return tuple(found.values()), broken
 
 
 def _authorities(found: collections.abc.Iterable[facts.Certificate]) -> tuple[facts.Certificate, ...]:
@@ -292,7 +353,7 @@ def _authorities(found: collections.abc.Iterable[facts.Certificate]) -> tuple[fa
 
 def _generation(annotations: collections.abc.Mapping[str, str]) -> int | None:
     text = annotations.get(GENERATION, "")
-    return int(text) if text.isdecimal() and len(text) <= GENERATION_DIGITS else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= GENERATION_DIGITS else None
 
 
 def _defect(secret: facts.Secret, problem: _Unreadable) -> facts.Defect:

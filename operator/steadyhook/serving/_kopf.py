@@ -10,6 +10,8 @@ what that function remembers and which resources it knows. :class:`Reviewer` cha
 """
 import dataclasses
 import functools
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -18,6 +20,8 @@ from kopf._cogs.structs import references
 from kopf._core.engines import admission
 from kopf._core.intents import registries
 
+logger = logging.getLogger(__name__)
+
 AmbiguousResourceError = admission.AmbiguousResourceError
 UnknownResourceError = admission.UnknownResourceError
 WebhookError = admission.WebhookError
@@ -25,6 +29,23 @@ WebhookError = admission.WebhookError
 
 class UnknownHandlerError(WebhookError):
     """The path of a request names no handler."""
+
+
+def tell_apart(fn: kopf.WebhookFn) -> None:
+    """
+    Give a peer of an operator of the user's own a priority that no other one has, unless it has one.
+
+    Of peers with the same priority, kopf's default, all pause: no ordinary handler would run in any of the replicas.
+    """
+    bound = fn.keywords if isinstance(fn, functools.partial) else {}
+    settings = bound.get("settings")
+    if not isinstance(settings, kopf.OperatorSettings):
+        return
+    if not settings.peering.standalone and not settings.peering.priority:
+        # The later the lower, so that a newcomer never takes over from the one that is active.
+        settings.peering.priority = -(time.time_ns() // 1000)
+        logger.info("The priority of this instance in the peering %s is %d, as none was given and equal ones would all"
+                    " pause.", settings.peering.name, settings.peering.priority)
 
 
 class Reviewer:

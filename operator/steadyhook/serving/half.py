@@ -13,6 +13,7 @@ from steadyhook import supervision
 from steadyhook.cluster import client, embedding, paths
 from steadyhook.core import election, reasons, serving
 from steadyhook.serving import (
+    _kopf,
     admission,
     contact,
     endpoints,
@@ -50,7 +51,7 @@ class AdmissionServer(admission.AdmissionServer):
         self, *, settings: process_settings.Settings | None = None, on_drain: admission.Callback | None = None,
         routes: collections.abc.Mapping[str, admission.Handler] | None = None,
     ) -> None:
-        self._settings = settings or process_settings.from_command_line()
+        self._settings = settings or process_settings.from_command_line(elects=False)
         self._cluster = client.Cluster()
         self._reporter = reporting.Reporter(cluster=self._cluster, settings=self._settings)
         self._contact = contact.Contact()
@@ -79,6 +80,7 @@ class AdmissionServer(admission.AdmissionServer):
         )
 
     async def __call__(self, fn: kopf.WebhookFn) -> collections.abc.AsyncIterator[kopf.WebhookClientConfig]:
+        _kopf.tell_apart(fn)
         try:
             async with contextlib.aclosing(super().__call__(fn)) as configs:  # type: ignore[type-var]
                 async for config in configs:

@@ -10,7 +10,7 @@ import logging
 import random
 
 from steadyhook import metrics, supervision
-from steadyhook.cluster import client, events, paths
+from steadyhook.cluster import client, events, paths, servers
 from steadyhook.core import election, reasons, reporting, serving
 from steadyhook.settings import Settings
 
@@ -154,7 +154,10 @@ class Reporter:
             except client.Forbidden:
                 self._has_neighbours = False
                 return frozenset(gone)
-            if pod is None or pod["metadata"]["uid"] != item["podUID"]:
+            except client.Malformed:  # no pod has such a name
+                gone.add(item["podUID"])
+                continue
+            if servers.is_gone(pod, item["podUID"]):
                 gone.add(item["podUID"])
         self._has_neighbours = len(neighbours) > len(gone)
         self._has_looked = True

@@ -1,0 +1,14 @@
+"""What of a WebhookCertificate is the user's to change: its status is our own, and a write of it wakes nobody."""
+from typing import Any
+
+from steadyhook.cluster import client
+
+Mark = tuple[Any, ...]
+
+
+def mark(manifest: client.Manifest) -> Mark:
+    """Equal as long as there is nothing new for the issuer in the object."""
+    metadata = manifest["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return (metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"),
+            tuple(sorted(annotations.items())))
