@@ -63,20 +63,12 @@ class Standing:
 
 
 def read_election(manifest: dict[str, Any]) -> Election:
-    """A KopfPeering object; a record that kopf could not read is told apart, and takes no part."""
-    records, unreadable = [], []
-    for identity, record in (manifest.get("status") or {}).items():
-        try:
-            (one,) = election.parse({"status": {identity: record}})
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            unreadable.append(str(identity))
-            continue
-        if one.expires_at.tzinfo is None:  # kopf takes it as UTC
-            one = dataclasses.replace(one, expires_at=one.expires_at.replace(tzinfo=datetime.UTC))
-        records.append(one)
+    """A KopfPeering object; a record that cannot be read is told apart, and takes no part."""
+    found = election.parse(manifest)
     metadata = manifest["metadata"]
-    return Election(namespace=metadata["namespace"], name=metadata["name"], records=tuple(records),
-                    unreadable=tuple(unreadable))
+    return Election(namespace=metadata["namespace"], name=metadata["name"],
+                    records=tuple(item for item in found if item.readable),
+                    unreadable=tuple(str(item.identity) for item in found if not item.readable))
 
 
 def read_program(manifest: dict[str, Any]) -> Program | None:
