@@ -8,6 +8,7 @@ import random
 
 from steadyhook.cluster import asking, client, paths, servers, sharing
 from steadyhook.core import facts, policy, proofs, reasons, rivals, rotation
+from steadyhook.core import leaf as rules
 from steadyhook.pki import certificates, entries, secrets
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ async def observe(
         configurations=found.configurations,
         strays=found.strays,
         lost_callers=asking.lost_callers(callers, wanted),
-        last_generation=max(status.get("generation") or 0, last_generation),
+        last_generation=rules.last_generation(
+            status.get("generation"), last_generation, datetime.datetime.now(datetime.UTC)),
         last_signer=status.get("caFingerprint"),
         remembered=frozenset(status.get("trustedCAs") or ()),
         retired=tuple(status.get("retiredCAs") or ()),
