@@ -1,4 +1,4 @@
-# Never built so far: there was no container engine at hand to try this with.
+# Built by hand so far, unchanged: no test builds it.
 # The base images are named by tag; pin them by digest where builds have to be repeatable.
 FROM python:3.13-slim AS build
 WORKDIR /src

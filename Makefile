@@ -13,7 +13,7 @@ WRITERS ?= 50
 WORKERS ?= 3
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/tests
 
-.PHONY: help run cluster test unit check reproduce bench bench-rotation bench-many image constraints clean
+.PHONY: help run cluster test unit pythons check reproduce bench bench-rotation bench-many image constraints clean
 
 help: ## Show this help
 	@echo "steadyhook: one certificate for a webhook, issued by one instance, served by all"
@@ -23,12 +23,19 @@ help: ## Show this help
 	@echo
 	@echo "  Options: NODES=5, LAYOUT=manager|split, ONCE=1 (run: end after the check)"
 
+# A Python that is asked for replaces the one that the tests have used so far.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(BIN)/python -V 2>/dev/null),$(shell $(PYTHON) -V 2>/dev/null))
+.PHONY: $(STAMP)
+endif
+endif
+
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is $$($(PYTHON) -V), expected 3.11 or newer; say PYTHON=..."; exit 1; }
+		echo "$(PYTHON) is not usable: $$($(PYTHON) -V 2>&1 | head -1), expected Python 3.11 or newer; say PYTHON=..."; exit 1; }
 	@echo "Setting up $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -45,6 +52,9 @@ test: $(STAMP) ## Run every test; builds the control plane the first time
 
 unit: $(STAMP) ## Run the tests that need no cluster
 	@$(BIN)/python -m pytest -m "not cluster"
+
+pythons: $(STAMP) ## Run the tests that need no cluster on every supported Python of this machine
+	@$(BIN)/python -m pythons
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check operator tests

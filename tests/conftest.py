@@ -1,13 +1,15 @@
 """Fixtures that all tests share: one development cluster for the whole session, a namespace for each test."""
 
+import os
+import pathlib
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import hypothesis
 import pytest
 
-from devcluster import facade
+from devcluster import binaries, facade
 
 _LOG_LINES = 40
 
@@ -21,6 +23,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest first: where files run side by side, none is left alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is not marked `cluster` starts no cluster: on a fresh clone that would be a build of minutes."""
+    if item.get_closest_marker("cluster"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binaries, "find", _find_nothing)
+        return (yield)
+
+
+_find = binaries.find
+
+
+def _find_nothing(progress: binaries.Progress, environ: Mapping[str, str] = os.environ) -> dict[str, pathlib.Path]:
+    if environ is os.environ:
+        pytest.fail("this test needs the control plane's programs, expected one that is marked `cluster`; mark it")
+    return _find(progress, environ)  # of a folder of its own: the tests of this very function
 
 
 @pytest.fixture(scope="session")

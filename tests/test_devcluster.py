@@ -10,16 +10,15 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from devcluster import addresses, binaries, certificates, facade, podspec, waiting, watchdog
+from devcluster import addresses, certificates, facade, lifecycle, mounting, waiting, watchdog
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster  # the parts that need none: test_devcluster_parts.py
 
 JsonObject = dict[str, Any]
 
@@ -216,6 +215,55 @@ def test_a_pods_token_is_its_serviceaccounts_and_carries_the_nodes_name(
     assert user["username"] == f"system:serviceaccount:{namespace}:default"
     assert user["extra"]["authentication.kubernetes.io/node-name"] == [pod.node]
     assert user["extra"]["authentication.kubernetes.io/pod-uid"] == [pod.uid]
+
+
+# Prints what it finds where a pod's credentials are, and each token that comes.
+IN_CLUSTER = """
+import json, os, pathlib, time
+folder = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+print(json.dumps({"files": sorted(item.name for item in folder.iterdir() if item.name[0] != "."),
+                  "namespace": (folder / "namespace").read_text(),
+                  "ca": (folder / "ca.crt").read_text(),
+                  "kubeconfig": os.environ.get("KUBECONFIG"), "others": os.listdir("/var/run"),
+                  "server": [os.environ["KUBERNETES_SERVICE_" + each] for each in ("HOST", "PORT")]}), flush=True)
+seen = None
+while True:
+    token = (folder / "token").read_text()
+    if token != seen:
+        print(token, flush=True)
+        seen = token
+    time.sleep(0.1)
+"""
+
+
+def test_a_pod_may_have_the_credentials_of_a_real_one_with_a_token_that_is_renewed(
+    devcluster: facade.DevCluster, namespace: str, nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if hindrance := mounting.hindrance():
+        pytest.skip(hindrance)
+    monkeypatch.setattr(lifecycle, "REFRESH_SECONDS", 1.0)
+    manifest = daemon_set("inside", nodes, container(IN_CLUSTER))
+    manifest["spec"]["template"]["metadata"]["annotations"] = {lifecycle.CREDENTIALS: "in-cluster"}
+    apply(devcluster, namespace, manifest)
+    pod = ready_pods(devcluster, namespace, 3)[0]
+    devcluster.wait_for(lambda: len(pod.log().splitlines()) >= 3, 20, "another token")
+    first, *tokens = pod.log().splitlines()
+    found = json.loads(first)
+    assert found["files"] == ["ca.crt", "namespace", "token"]
+    assert (found["namespace"], found["kubeconfig"], found["others"]) == (namespace, None, ["secrets"])
+    assert found["ca"].encode() == devcluster.ca_pem
+    assert found["server"][0] == "127.0.0.1"
+    server = "https://" + ":".join(found["server"])
+    authority = pathlib.Path(devcluster.folder, "in-cluster-ca.crt")
+    authority.write_text(found["ca"])
+    for token in tokens[:2]:
+        review = json.loads(devcluster.kubectl(
+            "--kubeconfig", "/dev/null", "--server", server, "--certificate-authority", str(authority),
+            "--token", token, "auth", "whoami", "-o", "json"))
+        user = review["status"]["userInfo"]
+        assert user["username"] == f"system:serviceaccount:{namespace}:default"
+        assert user["extra"]["authentication.kubernetes.io/pod-uid"] == [pod.uid]
+    assert not mounting.SERVICE_ACCOUNT.exists(), "it is seen outside of the pod"
 
 
 def test_a_killed_process_is_restarted_and_counted(devcluster: facade.DevCluster, namespace: str, nodes: str) -> None:
@@ -557,81 +605,6 @@ def test_make_cluster_prints_a_kubeconfig_that_works_and_ends_at_ctrl_c() -> Non
     assert not pathlib.Path(kubeconfig).parent.exists()
 
 
-def test_waiting_in_vain_says_for_what_and_what_was_seen_last() -> None:
-    began = time.monotonic()
-    with pytest.raises(waiting.WaitTimeout, match=r"0.2 s waiting for the moon; last seen: KeyError\('cheese'\)"):
-        waiting.wait_for(lambda: dict[str, str]()["cheese"], 0.2, "the moon")
-    assert time.monotonic() - began >= 0.2
-
-
-def test_only_pod_addresses_are_mapped_to_loopback() -> None:
-    assert addresses.to_loopback("10.244.3.4") == "127.244.3.4"
-    with pytest.raises(ValueError, match="is not an address of a pod"):
-        addresses.to_loopback("10.0.0.1")
-
-
-def test_references_in_commands_are_expanded_as_in_kubernetes() -> None:
-    assert podspec.expand("$(A)/$(NONE)/$$(A)/$A", {"A": "x"}) == "x/$(NONE)/$(A)/$A"
-
-
-def programs(folder: pathlib.Path, *names: str) -> pathlib.Path:
-    """A folder with executable files."""
-    folder.mkdir(parents=True)
-    for name in names:
-        (folder / name).write_text("#!/bin/sh\n")
-        (folder / name).chmod(0o755)
-    return folder
-
-
-def fake_go(folder: pathlib.Path, build: str) -> pathlib.Path:
-    """A folder with a `go` of a suitable version whose `build` is this shell script; $DIR is the output folder."""
-    folder.mkdir()
-    go = folder / "go"
-    go.write_text(
-        f'#!/bin/sh\n[ "$1" = env ] && echo go1.26.0 && exit\nfor word; do\n'
-        f'  [ "$last" = -o ] && DIR=$word\n  last=$word\ndone\n{build}\n'
-    )
-    go.chmod(0o755)
-    return folder
-
-
-def test_programs_come_from_the_assets_folder_and_the_rest_from_the_cache(tmp_path: pathlib.Path) -> None:
-    assets = programs(tmp_path / "assets", "etcd", "kube-apiserver", "kubectl")
-    environ = {"KUBEBUILDER_ASSETS": str(assets), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": ""}
-    cache = programs(binaries.cache_folder(environ), *binaries.PROGRAMS)
-    found = binaries.find(pytest.fail, environ)
-    assert {name: path.parent for name, path in found.items()} == {
-        "etcd": assets,
-        "kube-apiserver": assets,
-        "kubectl": assets,
-        "kube-controller-manager": cache,
-        "kube-scheduler": cache,
-    }
-
-
-def test_missing_programs_are_built_once_with_visible_progress(tmp_path: pathlib.Path) -> None:
-    build = "for p in server kube-apiserver kube-controller-manager kube-scheduler kubectl; do\n"
-    build += "  echo > $DIR/$p; chmod +x $DIR/$p\ndone"
-    path = os.pathsep.join((str(fake_go(tmp_path / "go", build)), os.defpath))
-    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path}
-    said: list[str] = []
-    found = binaries.find(said.append, environ)
-    assert set(found) == set(binaries.PROGRAMS)
-    assert "building the Kubernetes v1." in said[0]
-    assert "done after" in said[-1]
-    assert binaries.find(pytest.fail, environ) == found
-    assert {each.suffix for each in binaries.cache_folder(environ).parent.iterdir()} <= {"", ".lock"}
-
-
-def test_a_build_that_fails_leaves_nothing_and_says_why(tmp_path: pathlib.Path) -> None:
-    path = os.pathsep.join((str(fake_go(tmp_path / "go", "echo no such module; exit 3")), os.defpath))
-    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path}
-    with pytest.raises(binaries.BinariesError, match=r"(?s)exited with 3.*no such module"):
-        binaries.find(lambda line: None, environ)
-    cache = binaries.cache_folder(environ)
-    assert [each.suffix for each in cache.parent.iterdir()] == [".lock"]
-
-
 def test_a_port_that_somebody_else_takes_first_is_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -641,14 +614,3 @@ def test_a_port_that_somebody_else_takes_first_is_replaced_by_another(monkeypatc
         with facade.DevCluster() as cluster:
             assert cluster.kubectl("get", "namespaces", "-o", "name")
     assert not choices
-
-
-def test_two_clusters_at_once_do_not_share_addresses() -> None:
-    pools = addresses.Pool(), addresses.Pool()
-    try:
-        first, second = ({pool.take() for _ in range(300)} for pool in pools)
-    finally:
-        for pool in pools:
-            pool.close()
-    assert len(first) == len(second) == 300
-    assert not first & second

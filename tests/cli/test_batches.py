@@ -63,6 +63,7 @@ def test_pods_start_in_batches_and_an_interrupted_repair_goes_on(pods: workload.
     command = ("repair", "batches", workload.NAME, "--size", str(SIZE), "-n", pods.namespace)
     code, output, _ = commands.run(cluster, *command)
     assert (code, "all 20 pods are ready" in output) == (Exit.FINE, True)
+    assert "nothing to do: all 20 pods are ready" in commands.run(cluster, *command, "--dry-run")[1]
 
     # Now none can become ready, but for two on nodes that are left alone.
     before = pods.daemonset()
@@ -87,8 +88,11 @@ def test_pods_start_in_batches_and_an_interrupted_repair_goes_on(pods: workload.
         try:
             pods.wait(lambda: pods.node_labels() and len(pods.uids()) == 2 + SIZE, "the first batch alone")
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=commands.SECONDS)
+            _, said = process.communicate(timeout=commands.SECONDS)
             assert process.returncode == Exit.INTERRUPTED
+            again = f"steadyhook repair batches {workload.NAME} -n {pods.namespace} --size {SIZE}"
+            assert "interrupted; 13 pods are still held back, on nodes with the label batches.steadyhook.io/" in said
+            assert f"To go on: {again}. To start all at once: {again} --release" in said
         finally:
             process.kill()
             process.wait()
@@ -126,8 +130,9 @@ def test_what_is_held_back_can_be_released(pods: workload.Workload) -> None:
     assert code == Exit.NOT_DONE
     assert "--release starts all that are held back" in errors
     cluster.release_pod_starts()
-    code, _, errors = commands.run(cluster, *command, "--release")
+    code, output, errors = commands.run(cluster, *command, "--release")
     assert code == Exit.FINE, errors
+    assert "Started all that were held back, at once" in output
     pods.wait_ready()
     assert not pods.node_labels()
 

@@ -71,6 +71,7 @@ def test_the_status_of_a_good_certificate(issued: webhook.Webhook) -> None:
     assert code == Exit.FINE
     assert f"{issued.namespace}/{webhook.CERTIFICATE}" in output
     assert "ends in 36" in output  # days
+    assert f"issuer:   issuer-{issued.namespace}" in output
 
 
 def test_a_watched_status_tells_of_a_change_at_once(issued: webhook.Webhook) -> None:
@@ -193,6 +194,11 @@ def test_what_is_not_there_is_named(hook: webhook.Webhook) -> None:
         (("diagnose", "missing", "-n", "nowhere"), "nowhere, which does not exist itself"),
         (("status", "-n", "nowhere"), "namespace nowhere does not exist"),
         (("repair", "restart", "missing", "-n", namespace), "no DaemonSet and no Deployment missing"),
+        (("repair", "restart", "ds/missing", "-n", namespace), "no DaemonSet missing"),
+        (("repair", "restart", "job/missing", "-n", namespace), "expected NAME, daemonset/NAME or deployment/NAME"),
+        (("repair", "restart", "missing", "-n", "nowhere"), "namespace nowhere does not exist"),
+        (("diagnose", "-n", "nowhere"), "namespace nowhere does not exist"),
+        (("repair", "adopt", "missing", "-n", namespace), f"no Secret missing in namespace {namespace}"),
         (("diagnose", "-n", namespace), "no Secret in namespace"),
     ):
         code, output, errors = run(cluster, *arguments)

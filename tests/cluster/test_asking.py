@@ -7,7 +7,7 @@ import pytest
 from cluster import objects
 from core import builders
 from steadyhook.cluster import asking, client, paths
-from steadyhook.core import facts
+from steadyhook.core import bounds, facts
 
 KIND = "ValidatingWebhookConfiguration"
 LIST = paths.configurations(KIND)
@@ -85,6 +85,18 @@ def test_one_that_nobody_has_tried_to_write_and_that_never_was_ours_is_not_belie
     (found,) = find(server(configuration("a", "ns/cert")), status=status, states=states).configurations
     assert found.state is expected
     assert found.is_taken_over is (expected is facts.ConfigurationState.OPEN and state != "Injected")
+
+
+def test_whoever_makes_many_does_not_push_out_those_that_are_looked_after() -> None:
+    limit = bounds.CONFIGURATIONS
+    many = [configuration(f"{number:04}", "ns/cert") for number in range(limit + 2)]
+    for number, item in enumerate(many):  # the newest first
+        item["metadata"]["creationTimestamp"] = f"2030-01-01T00:{59 - number // 60:02}:{59 - number % 60:02}Z"
+    status = {"configurations": [{"uid": "uid-0000", "ours": True}]}
+    found = find(server(*many), status=status)
+    names = {item.name for item in found.configurations}
+    assert (len(names), found.left_out) == (limit, 2)
+    assert names == {item["metadata"]["name"] for item in many} - {"0001", "0002"}  # "0000" is ours
 
 
 def test_who_calls_by_a_name_that_no_leaf_has_is_told() -> None:

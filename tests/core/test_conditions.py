@@ -142,6 +142,10 @@ def test_what_a_node_says_of_a_pod_on_another_node_is_told() -> None:
     assert "ManagerNode z speaks of pod a-1" in condition(told, "Degraded")[2]
 
 
+def test_that_more_ask_than_are_looked_after_is_told() -> None:
+    assert condition(status(settled(left_out=3)), "Degraded")[:2] == ("True", "TooManyConfigurations")
+
+
 def test_a_dns_name_that_was_dropped_and_is_still_called_is_told() -> None:
     lost = ("ValidatingWebhookConfiguration old calls old.ns.svc",)
     told = status(settled(lost_callers=lost))

@@ -1,4 +1,7 @@
-"""The cluster's own certificate authorities, keys and kubeconfig files."""
+"""The cluster's own certificate authorities, keys and kubeconfig files.
+
+The certificates have the profile of RFC 5280: Python verifies by it from 3.13 on (ssl.VERIFY_X509_STRICT).
+"""
 
 import base64
 import datetime
@@ -70,6 +73,7 @@ class Authority:
             .not_valid_before(now - _BACKDATE)
             .not_valid_after(now + _LIFETIME)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=authority), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
@@ -122,6 +126,13 @@ def write_kubeconfig(
     }
     path.touch(mode=0o600)
     path.write_text(json.dumps(document, indent=2))
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    """To sign certificates and lists of revoked ones, or to sign handshakes (RFC 5280, 4.2.1.3)."""
+    return x509.KeyUsage(
+        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False)
 
 
 def _name(common_name: str, organization: str | None = None) -> x509.Name:

@@ -11,11 +11,15 @@ from typing import Any
 
 import aiohttp
 
-from devcluster import addresses, api, certificates, containers, podspec, probing, proxies
+from devcluster import addresses, api, certificates, containers, mounting, podspec, probing, proxies
 
 JsonObject = dict[str, Any]
 
 TOKEN_SECONDS = 24 * 3600
+IN_CLUSTER_TOKEN_SECONDS = 600  # the shortest that an API server gives
+REFRESH_SECONDS = 480.0  # a kubelet asks for another token when 80 % of its time are over
+CREDENTIALS = "devcluster.steadyhook.io/credentials"
+"""The annotation of a pod, "in-cluster": its credentials are those of every real pod, not a KUBECONFIG."""
 LISTEN_VARIABLE = "STEADYHOOK_LISTEN_ADDRESS"
 DIAL_VARIABLE = "STEADYHOOK_DIAL_PROXY"  # no pod address may ever be dialed directly here
 _SOURCES = pathlib.Path(__file__).parents[2] / "operator"
@@ -62,6 +66,7 @@ class Pod:
         self._init: tuple[containers.ContainerProcess, ...] = ()
         self._problem: JsonObject | None = None
         self._initialized = False
+        self._refresher: asyncio.Task[None] | None = None
         self._transitions: dict[str, tuple[str, str]] = {}
         self._start_time = containers.now()
         self._changed = asyncio.Event()
@@ -78,6 +83,15 @@ class Pod:
     def kubeconfig(self) -> pathlib.Path:
         """The pod's credentials."""
         return self.folder / "kubeconfig"
+
+    @property
+    def service_account(self) -> pathlib.Path:
+        """The folder with token, ca.crt and namespace of a pod whose credentials are those of a real one."""
+        return self.folder / "serviceaccount"
+
+    @property
+    def _in_cluster(self) -> bool:
+        return (self.manifest["metadata"].get("annotations") or {}).get(CREDENTIALS) == "in-cluster"
 
     @property
     def ready(self) -> bool:
@@ -109,9 +123,11 @@ class Pod:
         try:
             await self._live()
         finally:
-            reporter.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reporter
+            for task in (reporter, self._refresher):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
             self.kill()
             await self.relay.close()
             self._around.egress.forget(self.ip)
@@ -124,12 +140,16 @@ class Pod:
         try:
             init = podspec.init_containers(self.manifest, self._identity)
             main = podspec.containers(self.manifest, self._identity)
+            if self._in_cluster and (hindrance := mounting.hindrance()):
+                raise podspec.Unsupported(f"{CREDENTIALS}: {hindrance}")
         except podspec.Unsupported as unsupported:
             message = f"the development cluster's kubelet does not support {unsupported}"
             self._problem = {"waiting": {"reason": "Unsupported", "message": message}}
             self._changed.set()
             await self._terminate.wait()
             return
+        if self._in_cluster:
+            init, main = self._with_mounts(init), self._with_mounts(main)
         self._changed.set()
         running = asyncio.create_task(self._start(init, main))
         terminating = asyncio.create_task(self._terminate.wait())
@@ -147,6 +167,10 @@ class Pod:
         if not self._gone:
             with contextlib.suppress(*_FAILURES):
                 await self._send(self.status())
+
+    def _with_mounts(self, specs: tuple[podspec.Container, ...]) -> tuple[podspec.Container, ...]:
+        return tuple(dataclasses.replace(spec, command=mounting.command(self.service_account, spec.command))
+                     for spec in specs)
 
     async def _start(self, init: tuple[podspec.Container, ...], main: tuple[podspec.Container, ...]) -> None:
         environment = await self._prepare()
@@ -194,7 +218,12 @@ class Pod:
             "HOSTNAME": self.name,
         }
         port = await self.relay.start()
-        if self.manifest["spec"].get("automountServiceAccountToken") is not False:
+        if self._in_cluster:
+            await self._write_service_account()
+            self._refresher = asyncio.create_task(self._refresh_token())
+            # By this pod's own way to the API server, an address: there is no DNS here.
+            environment |= {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)}
+        elif self.manifest["spec"].get("automountServiceAccountToken") is not False:
             certificates.write_kubeconfig(
                 self.kubeconfig,
                 server=f"https://127.0.0.1:{port}",
@@ -205,7 +234,24 @@ class Pod:
             environment["KUBECONFIG"] = str(self.kubeconfig)
         return environment
 
-    async def _token(self) -> str:
+    async def _write_service_account(self) -> None:
+        self.service_account.mkdir(mode=0o700)
+        (self.service_account / "ca.crt").write_bytes(self._around.ca_pem)
+        (self.service_account / "namespace").write_text(self.namespace)
+        await self._write_token()
+
+    async def _write_token(self) -> None:
+        partial = self.service_account / ".token"
+        partial.touch(mode=0o600)
+        partial.write_text(await self._token(IN_CLUSTER_TOKEN_SECONDS))
+        partial.rename(self.service_account / "token")  # whoever reads it sees one token or the other
+
+    async def _refresh_token(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await self._write_token()
+
+    async def _token(self, seconds: int = TOKEN_SECONDS) -> str:
         """A token of the pod's ServiceAccount that is bound to the pod, and so carries its node's name."""
         account = self.manifest["spec"].get("serviceAccountName", "default")
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
@@ -213,7 +259,7 @@ class Pod:
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": TOKEN_SECONDS, "boundObjectRef": bound},
+            "spec": {"expirationSeconds": seconds, "boundObjectRef": bound},
         }
         while True:
             try:

@@ -87,7 +87,7 @@ def _check_pod(pod: JsonObject) -> None:
         (mount["name"], mount["mountPath"])
         for container in spec["containers"]
         for mount in container.get("volumeMounts") or ()
-        # The token that admission mounts into every pod; the kubelet gives a KUBECONFIG in its place.
+        # The token that admission mounts into every pod; the kubelet gives it, or a KUBECONFIG in its place.
         if mount["mountPath"] != "/var/run/secrets/kubernetes.io/serviceaccount"
     }
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or ()}

@@ -35,9 +35,12 @@ def find(
             with tempfile.TemporaryDirectory(dir=root) as partial:
                 folder = pathlib.Path(partial) / source.name
                 folder.mkdir()
+                packages = binaries.run_with_progress(
+                    [go, "list", "-deps", package], f"fetching the modules of {source.name}", progress, environment,
+                    cwd=source)
                 binaries.run_with_progress(
                     [go, "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", f"{folder}/", package],
-                    f"building {source.name}", progress, environment, cwd=source)
+                    f"building {source.name}", progress, environment, cwd=source, steps=len(packages))
                 finish(go, folder, environment)
                 folder.rename(built)
     return built

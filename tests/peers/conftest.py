@@ -1,5 +1,6 @@
 """Fixtures: the CRDs once, an issuer of a namespace, listeners that share its Secrets."""
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -41,13 +42,16 @@ def issuer(devcluster: facade.DevCluster, hook: webhook.Webhook) -> Iterator[Cal
 
 @contextlib.contextmanager
 def issuing(cluster: facade.DevCluster, namespace: str, *, certificate: str, secret: str) -> Iterator[None]:
-    """The issuing half for one certificate."""
+    """The issuing half for one certificate, with an election of its own."""
+    cluster.kubectl("apply", "-f", "-", "-n", namespace, input=json.dumps({
+        "apiVersion": "kopf.dev/v1", "kind": "KopfPeering",
+        "metadata": {"name": "steadyhook", "labels": {"app.kubernetes.io/name": "steadyhook"}}}))
     environment: dict[str, Any] = {
         **cluster.env(), "POD_NAME": f"issuer-{namespace}", "STEADYHOOK_CERTIFICATE": certificate,
         "STEADYHOOK_SECRET": secret, "STEADYHOOK_LISTEN_ADDRESS": "127.0.0.1",
         "STEADYHOOK_HEALTH_PORT": str(addresses.free_ports(1)[0]), "STEADYHOOK_DIAL_PROXY": cluster.http_proxy,
         "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--standalone", "-n", namespace]
+    command = [sys.executable, "-m", "kopf", "run", "-m", "steadyhook.issuer", "--peering=steadyhook", "-n", namespace]
     with tempfile.TemporaryFile(mode="w+") as log, tempfile.TemporaryDirectory() as folder:
         environment["TMPDIR"] = folder
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

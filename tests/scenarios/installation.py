@@ -11,10 +11,13 @@ from typing import Any
 
 import yaml
 
-from devcluster import api, audit, facade
+from devcluster import api, audit, facade, lifecycle
 
 MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
 DEFAULT_NAMESPACE = "steadyhook-system"
+ISSUERS_NAMESPACE = "steadyhook-issuers"
+HOMES = {"issuer": ISSUERS_NAMESPACE, "longhorn": ISSUERS_NAMESPACE, "rancher": ISSUERS_NAMESPACE}
+"""The namespace of an overlay, where it is another one."""
 SECRET = "steadyhook-webhook-tls"
 AUTHORITY = f"{SECRET}-ca"
 CERTIFICATE = "steadyhook-webhook"
@@ -28,13 +31,13 @@ class Installation:
     One layout of the manifests, renamed so that many can share a cluster, with ``nodes`` nodes of its own.
 
     ``env`` is added to each container's environment, ``modules`` of this folder to its handlers. Cluster-scoped objects
-    get the namespace as a suffix.
+    get the namespace as a suffix. ``in_cluster``: the pods have the credentials of real pods, and no KUBECONFIG.
     """
 
     def __init__(
         self, cluster: facade.DevCluster, namespace: str, *, layout: str = "manager", nodes: int = 3,
         env: dict[str, str] | None = None, modules: tuple[str, ...] = (),
-        without: Callable[[JsonObject], bool] = lambda item: False,
+        without: Callable[[JsonObject], bool] = lambda item: False, in_cluster: bool = False,
     ) -> None:
         self.cluster = cluster
         self.namespace = namespace
@@ -46,6 +49,7 @@ class Installation:
         if modules:
             self._env["PYTHONPATH"] = f"{MANIFESTS.parent / 'operator'}:{pathlib.Path(__file__).parent}"
         self._without = without
+        self._in_cluster = in_cluster
         self.objects: list[JsonObject] = []
         self.labels: dict[str, str] = {}  # of each ConfigMap that is sent through the webhooks
 
@@ -56,7 +60,7 @@ class Installation:
         self.cluster.add_nodes(self.node_names, labels={"steadyhook.io/pool": self.namespace})
         self.cluster.kubectl("create", "namespace", self.apps_namespace)
         self.cluster.kubectl("label", "namespace", self.apps_namespace, f"steadyhook.io/example={self.namespace}")
-        self.objects = [item for item in self._render() if not self._without(item)]
+        self.objects = [item for item in self.render() if not self._without(item)]
         if at_once:
             self.cluster.hold_pod_starts()
         try:
@@ -86,14 +90,16 @@ class Installation:
             with contextlib.suppress(KeyError):
                 self.cluster.remove_node(name)
 
-    def _render(self) -> list[JsonObject]:
+    def render(self) -> list[JsonObject]:
+        """The objects of the layout under the names of this installation."""
         text = self.cluster.kubectl("kustomize", str(MANIFESTS / "overlays" / self._layout))
-        objects = [item for item in yaml.safe_load_all(text.replace(DEFAULT_NAMESPACE, self.namespace))
+        home = HOMES.get(self._layout, DEFAULT_NAMESPACE)
+        objects = [item for item in yaml.safe_load_all(text.replace(home, self.namespace))
                    if item["kind"] not in ("Namespace", "CustomResourceDefinition")]
         for item in objects:
             self._rename(item)
             if item["kind"] in ("DaemonSet", "Deployment"):
-                self._place(item["spec"]["template"]["spec"])
+                self._place(item["spec"]["template"])
         return objects
 
     def _rename(self, item: JsonObject) -> None:
@@ -111,7 +117,10 @@ class Installation:
         for webhook in item.get("webhooks", []):
             webhook["namespaceSelector"]["matchLabels"] = {"steadyhook.io/example": self.namespace}
 
-    def _place(self, pod: JsonObject) -> None:
+    def _place(self, template: JsonObject) -> None:
+        pod = template["spec"]
+        if self._in_cluster:
+            template["metadata"].setdefault("annotations", {})[lifecycle.CREDENTIALS] = "in-cluster"
         pod["nodeSelector"] = {"steadyhook.io/pool": self.namespace}
         for container in pod["containers"]:
             container["args"].extend(f"--module={module}" for module in self._modules)
@@ -215,11 +224,15 @@ class Installation:
         return self.cluster.audit.position()
 
     def writes(self, resource: str, name: str | None = None, *, since: int = 0) -> list[JsonObject]:
-        """The successful and failed writes of this installation's own accounts to a resource, from the audit log."""
+        """
+        The successful and failed writes of this installation's own accounts to a resource, from the audit log.
+
+        A trial (dry run) is no write.
+        """
         prefix = f"system:serviceaccount:{self.namespace}:"
         found = self.cluster.audit.select(verb=WRITE_VERBS, resource=resource, since=since)
         return [event for event in found if event["user"]["username"].startswith(prefix)
-                and name in (None, audit.name_of(event))]
+                and name in (None, audit.name_of(event)) and "dryRun=All" not in event["requestURI"]]
 
     def secret_writes(self, *, since: int = 0) -> list[tuple[str, int]]:
         """(verb, HTTP status) of every write to the leaf Secret by this installation."""

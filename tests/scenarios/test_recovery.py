@@ -89,3 +89,23 @@ def test_embedded_operators_that_end_in_any_way_are_back_within_seconds(install:
         # A candidate that gives up its seat in between ends its operator itself, which is not counted.
         assert sum(restarts(pod).values()) >= 4, restarts(pod)
         assert "can't start new thread" in pod.log()
+
+
+@pytest.mark.parametrize("seconds", [3600, -86400 * 400], ids=["an hour ahead", "a year behind"])
+def test_an_instance_with_a_wrong_clock_serves_but_neither_joins_nor_issues_and_says_why(
+    install: Install, seconds: int
+) -> None:
+    installed = install(modules=("skewed",), env={"SKEWED": f"-1={seconds}", "STEADYHOOK_PEERING_LOOK_SECONDS": "5"})
+    installed.wait_serving()
+    installed.wait_ready()
+    instances.wait_settled(installed, seats=2)
+    wrong = next(pod for pod in installed.pods() if pod.node == installed.node_names[0])
+    assert wrong.name not in {*installed.peers(), installed.active().name}
+    assert "This instance cannot issue: the clock of this machine is" in wrong.log()
+    skew = next(value for name, _, value in instances.samples(wrong) if name == "steadyhook_clock_skew_seconds")
+    assert abs(skew - seconds) < 5
+    entry = next(item for item in installed.instances() if item["podUID"] == wrong.uid)
+    assert entry["phase"] == "Serving"
+    assert "synchronise the clocks of the nodes" in entry["message"]
+    assert installed.secret_writes() == [("create", 201)]
+    installed.admit()

@@ -86,6 +86,24 @@ def test_a_neighbour_whose_pod_goes_later_is_cleared_by_the_next_look(objects: O
     assert objects.instances() == ["new"]
 
 
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_neighbour_whose_pod_has_ended_is_cleared_though_the_object_stays(objects: Objects, phase: str) -> None:
+    old, new = reporter(objects, "old", "uid-1"), reporter(objects, "new", "uid-2")
+    report(old, new)
+    objects.by_path[paths.pod(NAMESPACE, "old")]["status"] = {"phase": phase}
+    report(new)
+    assert objects.instances() == ["new"]
+
+
+def test_a_neighbour_whose_name_no_pod_can_have_is_cleared(objects: Objects) -> None:
+    one = reporter(objects, "one", "uid-1")
+    report(one)
+    objects.node()["status"]["instances"].append({**objects.node()["status"]["instances"][0], "podUID": "x",
+                                                  "podName": "../../secrets"})
+    report(one)
+    assert objects.instances() == ["one"]
+
+
 def test_a_pod_of_the_same_name_that_came_later_is_another_one(objects: Objects) -> None:
     report(reporter(objects, "same", "uid-1"))
     report(reporter(objects, "same", "uid-2"))

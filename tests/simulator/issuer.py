@@ -54,11 +54,11 @@ class Issuer:
         self.memory = memory.Memory()
         self.role: election.Role | None = None
         self.observed: dict[str, int] = {}  # what was read since the last write that was refused
-        self.ending = False
-        self.seated = False
         self._due = self._not_before = 0.0
         self._failures = 0
         self._keys = pacing.Keys()
+        self.ending = False
+        self.seated = False
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended: int | None = None
         self.process = clockwork.Process(self.name, self._life())
@@ -67,10 +67,10 @@ class Issuer:
         self.memory = memory.Memory()
         self.role = None
         self.observed = {}
-        self.seated = self.ending = False
         self._due = self._not_before = 0.0
         self._failures = 0
         self._keys = pacing.Keys()
+        self.seated = self.ending = False
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended = None
         self.process = clockwork.Process(self.name, self._life())
@@ -353,7 +353,6 @@ class Issuer:
             except model.Conflict:
                 continue  # gone meanwhile
             self._frozen_at = self.world.now
-
     def _try(self, seen: facts.Seen) -> facts.Seen:
         """As ``Reconciler._try``: a trial shows whether a configuration that is new may be written."""
         tried = []

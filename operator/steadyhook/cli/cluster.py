@@ -2,9 +2,11 @@
 import base64
 import collections.abc
 import contextlib
+import datetime
+import email.utils
 import json
+import os
 import pathlib
-import tempfile
 import time
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 
 Manifest = dict[str, Any]
 REQUEST_SECONDS = 10.0
+CLOCK_DIFFERS = datetime.timedelta(seconds=5)  # less is the time of an answer, and what the Date header leaves out
 PATIENCE = 5  # how often to try while the API server has too much to do, or has just got a definition
 MERGE_PATCH = "application/merge-patch+json"
 NAMESPACE_FILE = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -35,18 +38,62 @@ class Conflict(Failed):
     """409: it has changed since it was looked at."""
 
 
+class Credentials:
+    """
+    What a kubeconfig or the pod's ServiceAccount holds; certificates and keys are in memory for as long as this lives.
+
+    pykube-ng would write what a kubeconfig holds to the temporary folder, for everybody to read, and leave it there.
+    A file of our own would stay after a SIGKILL; anonymous memory goes with the process, however that ends.
+    """
+
+    def __init__(self, kubeconfig: str | None) -> None:
+        read = pykube.KubeConfig.from_env() if kubeconfig is None else pykube.KubeConfig.from_file(kubeconfig)
+        self._document: Manifest = read.doc
+        self._path: pathlib.Path | None = read.kubeconfig_path
+        self._descriptors: list[int] = []
+        for kind in ("cluster", "user"):
+            for item in self._document.get(f"{kind}s") or []:
+                held = item.get(kind) or {}
+                for key in [key for key in held if key.endswith("-data") and held[key]]:
+                    held[key.removesuffix("-data")] = self._in_memory(base64.b64decode(held.pop(key)))
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "_descriptors", ()):
+            os.close(descriptor)
+
+    def config(self, context: str | None) -> pykube.KubeConfig:
+        """As pykube-ng takes it. Raises :class:`Failed` for a context that is not there."""
+        known = [item["name"] for item in self._document.get("contexts") or []]
+        if context is not None and context not in known:
+            raise Failed(f"kubeconfig {self._path or 'of the pod'} has no context {context!r}, expected one of:"
+                         f" {', '.join(known) or '(there is none)'}; give another one by --context")
+        config = pykube.KubeConfig(self._document, current_context=context)
+        config.filepath = self._path  # file names in it are relative to its folder
+        return config
+
+    def _in_memory(self, content: bytes) -> str:
+        """The path of a file in anonymous memory (memfd_create(2)), for OpenSSL to read."""
+        if not hasattr(os, "memfd_create"):
+            raise OSError("memfd_create(2) is missing, without which a private key would have to be written to a disk;"
+                          " run on Linux, or name the files of certificates and keys in the kubeconfig")
+        descriptor = os.memfd_create("steadyhook-credentials")
+        self._descriptors.append(descriptor)
+        os.write(descriptor, content)
+        return f"/proc/self/fd/{descriptor}"
+
+
 class Cluster:
     """The cluster of a kubeconfig, or of the pod that this runs in. Raises :class:`Failed` if there is none."""
 
-    def __init__(self, *, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
+    def __init__(
+        self, *, kubeconfig: str | None, context: str | None, namespace: str | None,
+        credentials: "Credentials | None" = None,
+    ) -> None:
         self._given = (kubeconfig, context)
-        self._folder = tempfile.TemporaryDirectory(prefix="steadyhook-")  # removed at the end of the process
+        self._clock_ahead: datetime.timedelta | None = None
         try:
-            given = kubeconfig is not None
-            config = pykube.KubeConfig.from_file(kubeconfig) if given else pykube.KubeConfig.from_env()
-            _keep_private(config.doc, pathlib.Path(self._folder.name))
-            if context is not None:
-                config.set_current_context(context)
+            self._credentials = credentials or Credentials(kubeconfig)
+            config = self._credentials.config(context)
             self.namespace = namespace or config.namespace
             self._api = pykube.HTTPClient(config, timeout=REQUEST_SECONDS)
             self.server = config.cluster["server"]
@@ -57,7 +104,18 @@ class Cluster:
     def again(self, namespace: str) -> "Cluster":
         """The same cluster with connections of its own, for another thread or namespace."""
         kubeconfig, context = self._given
-        return Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace)
+        return Cluster(kubeconfig=kubeconfig, context=context, namespace=namespace, credentials=self._credentials)
+
+    @property
+    def clock_ahead(self) -> datetime.timedelta | None:
+        """How far this machine's clock is ahead of the API server's, by its last answer; None before that."""
+        return self._clock_ahead
+
+    def now(self) -> datetime.datetime:
+        """The time by the API server's clock, by which its objects have to be judged."""
+        ahead = self._clock_ahead
+        local = datetime.datetime.now(datetime.UTC)
+        return local - ahead if ahead is not None and abs(ahead) >= CLOCK_DIFFERS else local
 
     def get(self, path: str) -> Manifest:
         """The object, or the list."""
@@ -121,6 +179,7 @@ class Cluster:
         try:
             for _ in range(PATIENCE):
                 response = getattr(self._api, method)(**arguments)
+                self._clock_ahead = ahead(response.headers.get("Date"), datetime.datetime.now(datetime.UTC))
                 if response.status_code != requests.codes.too_many_requests:
                     break
                 time.sleep(1.0)  # Retry-After of an API server is a second
@@ -147,23 +206,17 @@ class Cluster:
             f"{method.upper()} {path}: {message} ({response.status_code}){remedy.get(response.status_code, '')}")
 
 
+def ahead(date: str | None, local: datetime.datetime) -> datetime.timedelta | None:
+    """How far the local time is ahead of a Date header (RFC 9110, 6.6.1), which knows whole seconds; None without."""
+    try:
+        sent = email.utils.parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return local - sent.replace(tzinfo=sent.tzinfo or datetime.UTC) - datetime.timedelta(seconds=0.5)
+
+
 def _location(path: str) -> dict[str, str]:
     """A path as pykube-ng takes it."""
     parts = path.split("/")
     depth = 3 if path.startswith("/api/") else 4  # /api/v1, /apis/GROUP/VERSION
     return {"version": "/".join(parts[:depth]), "url": "/".join(parts[depth:])}
-
-
-def _keep_private(config: Manifest, folder: pathlib.Path) -> None:
-    """
-    Put certificates and keys that a kubeconfig holds into files that only this user can read.
-
-    pykube-ng would write them to the temporary folder itself, for everybody to read, and leave them there.
-    """
-    entries = [(item, kind) for kind in ("cluster", "user") for item in config.get(f"{kind}s") or []]
-    for number, (item, kind) in enumerate(entries):
-        held = item.get(kind) or {}
-        for key in [key for key in held if key.endswith("-data") and held[key]]:
-            path = folder / f"{number}-{key.removesuffix('-data')}"
-            path.write_bytes(base64.b64decode(held.pop(key)))
-            held[key.removesuffix("-data")] = str(path)

@@ -4,6 +4,7 @@ A writer as the problem has many of: each wants its own name in the one certific
 This is an algorithm of our own, after what dynamiclistener does: read, sign a leaf for the names that are there and
 one's own, update with the resourceVersion that was read, and on a conflict do it all again at once.
 """
+import base64
 import dataclasses
 import datetime
 import enum
@@ -49,11 +50,14 @@ class Writer:
         else:
             names = set()
         content = leaf(sorted(names | {mine}), namespace=self.found.namespace, authority=self.authority)
+        mark = {secrets.LISTENER_FINGERPRINT: _fingerprint(content)}  # by which dynamiclistener knows its Secrets
         try:
             if held is None:
-                self.found.create(self.path, {**content, "metadata": {"name": SECRET}})
+                self.found.create(self.path, {**content, "metadata": {"name": SECRET, "annotations": mark}})
             else:
-                self.found.replace(f"{self.path}/{SECRET}", {**held, **content})
+                annotations = {**(held["metadata"].get("annotations") or {}), **mark}
+                self.found.replace(f"{self.path}/{SECRET}", {
+                    **held, **content, "metadata": {**held["metadata"], "annotations": annotations}})
         except cluster.Conflict:
             return Outcome.CONFLICT
         return Outcome.WRITTEN
@@ -68,6 +72,10 @@ def leaf(names: list[str], *, namespace: str, authority: certificates.KeyPair) -
     """A Secret's type and data, with a new leaf for these names."""
     pair = minting.mint_leaf(_wanted(names, namespace), signer=authority, now=datetime.datetime.now(datetime.UTC))
     return {"type": "kubernetes.io/tls", "data": secrets.leaf_data(pair, bundle=[authority.certificate])}
+
+
+def _fingerprint(content: dict[str, Any]) -> str:
+    return f"SHA1={certificates.sha1(base64.b64decode(content['data']['tls.crt']))}"
 
 
 def _wanted(names: list[str], namespace: str) -> policy.Policy:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 
+from steadyhook.cli import issuers
 from steadyhook.core import facts, leaf, reasons
 
 STORM_RATE = 1.0  # updates a second; a healthy Secret is written a few times a year
@@ -18,6 +19,7 @@ class Kind(enum.StrEnum):
     """What can be found; CamelCase, as reasons are."""
 
     STORM = "Storm"
+    NOBODY_ISSUES = "NobodyIssues"
     RENEWAL_FLIP = "RenewalFlip"
     UNREADABLE = "Unreadable"
     KEY_MISMATCH = "KeyMismatch"
@@ -30,6 +32,8 @@ class Kind(enum.StrEnum):
     NOT_READY = "PodsNotReady"
     ANOTHER_LEAF = "AnotherLeafServed"
     STATIC = "Static"
+    CLOCK_DIFFERS = "ClockDiffers"
+    NOT_KNOWN = "NotKnown"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,11 @@ class Looked:
     leaf: facts.Leaf
     static: bool = False
     owner: str | None = None  # the WebhookCertificate that names it
+    listened: bool = False  # whether it is that of listeners of dynamiclistener, by its annotations
+    cert_manager: str | None = None  # the Certificate of cert-manager's that it is made from
+    issuing: issuers.Standing | None = None  # of its WebhookCertificate, or of the one that adopting would make
+    rights_missing: tuple[str, ...] = ()  # of the issuer that would have it
+    clock_ahead: datetime.timedelta | None = None  # this machine's, of the API server's; None: no difference
     writers: tuple[str, ...] = ()
     callers: tuple[Caller, ...] = ()
     pods: tuple[Pod, ...] = ()
@@ -116,16 +125,28 @@ def _contention(looked: Looked, now: datetime.datetime) -> Findings:
     shown = ", ".join(item[:16] for item in kinds[:NAMES_SHOWN]) + (" and others" if len(kinds) > NAMES_SHOWN else "")
     said = (f"{looked.updates} updates in {looked.seconds:.0f} s ({rate:.1f} a second), {len(kinds)} different"
             f" certificates ({shown}), written by {', '.join(looked.writers) or 'whom its managedFields do not tell'}")
-    adopt = f"steadyhook repair adopt {looked.name} -n {looked.namespace}"
     storm_rate = MANY_STORM_RATE if len(kinds) >= MANY else STORM_RATE
     if looked.updates >= TELLING_UPDATES and rate >= storm_rate and len(kinds) > 1:
         yield Finding(
             kind=Kind.STORM, message=f"several writers fight over the Secret: {said}",
-            remedy=f"{adopt}; that freezes it at once, and one issuer has it from then on")
+            remedy=_end(looked))
     elif returned:
         yield Finding(
             kind=Kind.RENEWAL_FLIP, message=f"certificates take turns in the Secret: {said}; so it goes when two"
-            " writers renew it, each from its own memory (longhorn/longhorn#8433)", remedy=adopt)
+            " writers renew it, each from its own memory (longhorn/longhorn#8433)", remedy=_end(looked))
+
+
+def _issuing(looked: Looked, now: datetime.datetime) -> Findings:
+    """Whether anybody issues what is asked for."""
+    if looked.owner is None or looked.issuing is None:
+        return
+    if looked.issuing.problem is not None:
+        yield Finding(kind=Kind.NOBODY_ISSUES, message=f"{looked.issuing.problem}; WebhookCertificate {looked.owner} is"
+                      " neither renewed nor repaired meanwhile", remedy=looked.issuing.remedy)
+    elif looked.issuing.identity is None:
+        yield Finding(kind=Kind.NOT_KNOWN, wrong=False, message=f"whether anybody issues WebhookCertificate"
+                      f" {looked.owner} is not known: {looked.issuing.hidden}",
+                      remedy="ask for the right to list kopfpeerings, deployments and daemonsets in all namespaces")
 
 
 _DEFECTS = {reasons.Reason.KEY_MISMATCH: Kind.KEY_MISMATCH, reasons.Reason.EXPIRED: Kind.EXPIRED,
@@ -197,15 +218,57 @@ def _remarks(looked: Looked, now: datetime.datetime) -> Findings:
                       " (listener.cattle.io/static)" + (f"; WebhookCertificate {looked.owner} looks after it"
                                                         if looked.owner else ""),
                       remedy="nothing" if looked.owner else "see that somebody renews it")
+    if looked.clock_ahead is not None:
+        seconds = round(looked.clock_ahead.total_seconds())
+        yield Finding(kind=Kind.CLOCK_DIFFERS, wrong=False, message=f"the clock of this machine is {abs(seconds)} s"
+                      f" {'ahead of' if seconds > 0 else 'behind'} that of the API server, by which everything here is"
+                      " judged", remedy="set one of them right; instances whose clocks differ by so much disagree about"
+                      " who is active")
 
 
-_CHECKS = (_contention, _content, _names, _trust, _service, _served, _remarks)
+_CHECKS = (_contention, _issuing, _content, _names, _trust, _service, _served, _remarks)
 
 
 def _renew(looked: Looked) -> str:
+    """What makes a new leaf."""
     if looked.owner is not None:
         return f"look at kubectl describe whcert {looked.owner} -n {looked.namespace}: its issuer has to issue it anew"
-    return f"steadyhook repair adopt {looked.name} -n {looked.namespace}"
+    if looked.cert_manager is not None:
+        return (f"look at kubectl describe certificate {looked.cert_manager} -n {looked.namespace}: cert-manager has to"
+                " issue it anew")
+    if not looked.listened:
+        return "restart the program that made it: most of them renew their certificate at the start"
+    return adoption(looked)
+
+
+def _end(looked: Looked) -> str:
+    """What ends a fight over it."""
+    if looked.owner is not None:
+        return f"look at kubectl describe whcert {looked.owner} -n {looked.namespace}: its issuer has to end it"
+    if looked.cert_manager is not None or not looked.listened:
+        return ("let one of these writers have it: scale the program down to one replica, or take away the other"
+                " program that writes it; adopting is for the Secrets of dynamiclistener alone")
+    return f"{adoption(looked)}; that freezes it at once, and one issuer has it from then on"
+
+
+def adoption(looked: Looked) -> str:
+    """The command that adopts it, after what has to be there first."""
+    command = f"steadyhook repair adopt {looked.name} -n {looked.namespace}"
+    if (first := obstacle(looked)) is None:
+        return command
+    problem, remedy = first
+    return f"first {remedy} (now {problem}); then {command}"
+
+
+def obstacle(looked: Looked) -> tuple[str, str] | None:
+    """Why nobody would issue it if it were adopted now, and what to do."""
+    issuing = looked.issuing
+    if issuing is not None and issuing.problem is not None:
+        return issuing.problem, issuing.remedy
+    if issuing is not None and looked.rights_missing:
+        return (f"the issuer's account {issuing.account} may not: {', '.join(looked.rights_missing)}",
+                issuers.install(looked.namespace))
+    return None
 
 
 def _some(names: list[str]) -> str:

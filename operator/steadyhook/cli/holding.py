@@ -110,6 +110,19 @@ class Hold:
         return (f"{len(ready)} pods ready, {len(self._nodes(HELD))} held back, waiting for"
                 f" {', '.join(waiting[:NAMES_SHOWN])}{more}")
 
+    def standing(self) -> str:
+        """How far it has come, in words, for whoever interrupts it."""
+        held = self._found.get(self._path)
+        if FORMER not in (held["metadata"].get("annotations") or {}):
+            return "no pod is held back, and the DaemonSet is as it was before"
+        if self._label not in _selector(held):
+            return "all pods are started, and the DaemonSet's own strategy is at work"
+        waiting = self._nodes(HELD)
+        more = f" and {len(waiting) - NAMES_SHOWN} more" if len(waiting) > NAMES_SHOWN else ""
+        nodes = f" ({', '.join(waiting[:NAMES_SHOWN])}{more})" if waiting else ""
+        return (f"{len(waiting)} pods are still held back, on nodes with the label {self._label}={HELD}{nodes}, and the"
+                " DaemonSet replaces no pod by itself until that is ended")
+
     def release(self) -> None:
         """Give the DaemonSet back its template and its strategy; the annotation stays until :meth:`forget`."""
         held = self._found.get(self._path)

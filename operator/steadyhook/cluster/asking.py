@@ -8,7 +8,7 @@ import dataclasses
 import logging
 
 from steadyhook.cluster import client, paths
-from steadyhook.core import conditions, facts, leaf, policy
+from steadyhook.core import bounds, conditions, facts, leaf, policy
 from steadyhook.pki import entries
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class Found:
 
     configurations: tuple[facts.Configuration, ...]
     strays: tuple[str, ...] = ()  # that ask for the bundle of a certificate that does not exist
+    left_out: int = 0  # so many more ask than are looked after
 
 
 class Asking:
@@ -40,7 +41,7 @@ class Asking:
     ) -> Found:
         """``manifest``: the WebhookCertificate. ``states``: what is known by uid. Raises :class:`client.APIError`."""
         known = conditions.known_configurations(manifest.get("status") or {})
-        found, others, present = [], [], set()
+        asking, others = [], []
         for kind in paths.CONFIGURATION_KINDS:
             listed = await (listing(kind) if listing is not None else cluster.list_metadata(paths.configurations(kind)))
             for item in listed:
@@ -48,16 +49,21 @@ class Asking:
                 namespace, _, asked = (metadata.get("annotations") or {}).get(INJECT_FROM, "").partition("/")
                 if namespace != wanted.namespace:
                     continue
-                if asked != wanted.name:
+                if asked == wanted.name:
+                    asking.append((kind, metadata))
+                else:
                     others.append((f"{kind} {metadata['name']}", asked))
-                    continue
-                key = kind, metadata["uid"]
-                read = await self._find_entries(cluster, key, metadata)
-                if read is not None:
-                    present.add(key)
-                    found.append(_configuration(kind, metadata, *read, known=known, states=states))
-        self._read = {key: value for key, value in self._read.items() if key in present}
-        return Found(configurations=tuple(found), strays=await _strays(cluster, wanted.namespace, others))
+        if len(asking) > bounds.CONFIGURATIONS:  # whoever makes many does not push out those that are looked after
+            asking.sort(key=lambda item: (item[1]["uid"] not in known, item[1].get("creationTimestamp", "")))
+        found = {}
+        for kind, metadata in asking[:bounds.CONFIGURATIONS]:
+            key = kind, metadata["uid"]
+            read = await self._find_entries(cluster, key, metadata)
+            if read is not None:
+                found[key] = _configuration(kind, metadata, *read, known=known, states=states)
+        self._read = {key: value for key, value in self._read.items() if key in found}
+        return Found(configurations=tuple(found.values()), left_out=max(0, len(asking) - bounds.CONFIGURATIONS),
+                     strays=await _strays(cluster, wanted.namespace, others))
 
     async def _find_entries(
         self, cluster: client.Cluster, key: tuple[str, str], metadata: client.Manifest

@@ -48,7 +48,9 @@ async def observe(
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
         found = asking.Found(configurations=await calls.find(cluster, wanted.services))
-        callers = calls.trusting(authority.bundle if authority is not None else ())
+        # A CA of the user's own may sign for others too, who call by names of their own.
+        ours = authority is not None and wanted.authority_name is None
+        callers = calls.trusting(authority.bundle if authority is not None and ours else ())
     else:
         found = await asked.find(cluster, manifest, wanted, states=states,
                                  listing=lambda kind: calls.listed(cluster, kind))
@@ -60,6 +62,7 @@ async def observe(
         authority=authority,
         configurations=found.configurations,
         strays=found.strays,
+        left_out=found.left_out,
         lost_callers=asking.lost_callers(callers, wanted),
         last_generation=rules.last_generation(
             status.get("generation"), last_generation, datetime.datetime.now(datetime.UTC)),

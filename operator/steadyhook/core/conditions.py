@@ -163,6 +163,11 @@ def _trouble(
             reason=reasons.Reason.FOREIGN_ENTRY,
             message=f"not believed: {bounds.listing(seen.foreign_entries, '; ')}. An instance writes about itself, on"
                     " its own node; find out who has written these ManagerNodes, and delete them")
+    if seen.left_out:
+        return facts.Defect(
+            reason=reasons.Reason.TOO_MANY,
+            message=f"{seen.left_out} more objects ask for this bundle than the {bounds.CONFIGURATIONS} that are looked"
+                    " after, and are left alone; take the annotation away where it is not needed")
     if seen.lost_callers:
         return facts.Defect(
             reason=reasons.Reason.NAME_STILL_CALLED,

@@ -194,6 +194,7 @@ class Seen:
     contested: frozenset[str] = frozenset()  # Secrets, by name, that somebody else rewrites again and again
     configurations: tuple[Configuration, ...] = ()
     strays: tuple[str, ...] = ()  # configurations that ask for the bundle of a certificate that does not exist
+    left_out: int = 0  # so many more configurations ask for the bundle than are looked after
     last_generation: int = 0  # of the last leaf that is known to have been issued, 0 for none
     last_signer: Fingerprint | None = None
     trusted_seconds: collections.abc.Mapping[Fingerprint, float] = dataclasses.field(default_factory=dict)

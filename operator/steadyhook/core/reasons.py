@@ -77,6 +77,7 @@ class Reason(enum.StrEnum):
     UNREADABLE = "Unreadable"
     CROWDED = "TooManyCertificates"
     NO_CONFIGURATION = "NoConfiguration"
+    TOO_MANY = "TooManyConfigurations"
     NAME_STILL_CALLED = "NameStillCalled"
 
     # Where a server stands.

@@ -256,9 +256,12 @@ class Candidacy:
     def _parse(self, manifest: client.Manifest) -> tuple[election.Record, ...]:
         """The records by the API server's time: kopf has stamped the one of this instance by this machine's."""
         ahead = datetime.timedelta(seconds=self._cluster.clock.skew_seconds or 0.0)
-        return tuple(
+        records = tuple(
             dataclasses.replace(record, expires_at=record.expires_at - ahead)
             if record.identity == self._identity else record for record in election.parse(manifest))
+        now = self._cluster.clock.now()
+        metrics.observe_peering(records=sum(record.is_live(now) for record in records))
+        return records
 
     async def _confirm(self) -> bool:
         """Whether this is the active instance, by a fresh read; a newly active one looks twice."""
@@ -297,7 +300,7 @@ class Candidacy:
                 f"{self._settings.namespace}/{self._settings.certificate}")
             logger.info("This instance is now %s for the issuing of %s.", role, what)
             self._role = role
-            metrics.ACTIVE.set(role is election.Role.ACTIVE)
+            metrics.set_active(role is election.Role.ACTIVE)
             if self._user_handlers is not None:
                 self._user_handlers.set_active(role is election.Role.ACTIVE)
             self._on_role(role)
