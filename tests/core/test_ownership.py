@@ -145,6 +145,15 @@ def test_a_leaf_that_no_instance_serves_for_long_is_told() -> None:
         assert degraded["status"] == expected
 
 
+def test_what_is_told_of_it_does_not_change_with_the_time() -> None:
+    state = facts.Seen(leaf=builders.leaf(signer=OLD), authority=builders.authority(OLD), last_generation=100,
+                       last_signer=OLD.fingerprint)
+    first, later = (conditions.status(
+        seen=state, wanted=WANTED, decision=decide(state), previous={}, observed_generation=1, now=NOW,
+        acknowledged=conditions.Acknowledged(done=0, total=3, unserved_seconds=since)) for since in (700.0, 7000.0))
+    assert first == later  # else the status is written each minute
+
+
 def test_the_end_of_a_provided_ca_is_told_as_early_as_a_leaf_would_be_renewed() -> None:
     wanted = dataclasses.replace(WANTED, authority_name="own-ca")
     for left, expected in ((wanted.renew_before, "True"), (2 * wanted.renew_before, "False")):

@@ -237,6 +237,7 @@ def restore_cluster(where: world.World, event: Event) -> clockwork.Steps[None]:
         elif now.value != before.value:
             where.store.update(key, before.value, resource_version=None, author=PEOPLE)
     where.overwritten.clear()
+    where.was_restored = True
     if where.checker is not None:
         where.checker.restored()
     yield 0.0
@@ -259,7 +260,8 @@ def people(where: world.World) -> clockwork.Steps[None]:
             _give_way(where)
         behind = any(entry.get("reason") == reasons.Reason.OLDER_GENERATION
                      for item in where.store.list(model.NODE) for entry in item.value)
-        if behind or degraded.get("reason") == reasons.Reason.NOT_SERVED:
+        unknown = where.was_restored or (where.checker is not None and where.checker.is_unrecorded)
+        if unknown and (behind or degraded.get("reason") == reasons.Reason.NOT_SERVED):
             yield from _change_certificate(where, rotate_leaf=f"not served at {where.now:.0f}")
             yield 120.0
 

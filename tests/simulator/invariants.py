@@ -89,9 +89,9 @@ class Checker:
             self._note_forgotten()
         if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
             self._unrecorded = 0
-        if item.key == model.CERTIFICATE and item.author == "people" and (
-                item.value.status.get("generation", 0) < self._generation):
-            self._unrecorded = max(1, self._unrecorded)  # a person has taken it out of the status
+        told = item.value.status.get("generation", 0) if item.key == model.CERTIFICATE else self._generation
+        if item.author == "people" and (told < self._generation or told > 10**12):
+            self._unrecorded, self._was_lost = max(1, self._unrecorded), True  # a person has taken it out of the status
         if item.key.startswith(model.CONFIGURATION):
             if by_issuer and self.world.wanted.compatibility is not None:
                 raise Violation(f"2: {item.key} is the application's own to write")
@@ -103,7 +103,7 @@ class Checker:
                 self._check_authority(old.value if old else None, new.value)
         elif item.key == model.LEAF and new is not None and by_issuer:
             self._check_rate(new.author)
-            self._check_leaf(old.value if old else None, new.value)
+            self._check_leaf(old.value if old else None, new.value, author=new.author)
 
     def swapped(
         self, one: "server.Server", item: model.Object | None, before: serving.Served | None
@@ -179,6 +179,11 @@ class Checker:
         if len(recent) + 1 > RATE_LIMIT:
             raise Violation(f"5: {author} has written the leaf {len(recent) + 1} times within {RATE_SECONDS:.0f} s")
 
+    @property
+    def is_unrecorded(self) -> bool:
+        """Whether there was a generation that no status has known."""
+        return self._unrecorded > 0
+
     def restored(self) -> None:
         """The whole store was put back: nobody remembers what came after."""
         leaf, authority = self.world.store.get(model.LEAF), self.world.store.get(model.AUTHORITY)
@@ -225,7 +230,7 @@ class Checker:
     def unsettled(self, who: "issuer.Issuer", decision: issuing.Decision) -> None:
         raise Violation(f"5: the decisions of {who.name} lead nowhere; the last was {decision.reason}")
 
-    def _check_leaf(self, old: model.LeafContent | None, new: model.LeafContent) -> None:
+    def _check_leaf(self, old: model.LeafContent | None, new: model.LeafContent, *, author: str) -> None:
         assert isinstance(self._action, steps.IssueLeaf)
         certificate = new.certificate
         if new.mark != certificate.fingerprint or new.generation is None:
@@ -242,6 +247,11 @@ class Checker:
                 held.successor is not None and self._signer == held.successor.pem != certificate.pem):
             raise Violation(f"3: the leaf goes back from {self._signer} to {certificate.pem}")
         kept = {one.pem for one in held.bundle} if held is not None else set()
+        made_by = next((peer for peer in self.world.issuers if peer.name == author), None)
+        signers = [one for one in (held.bundle if held is not None else ()) if one.pem == certificate.pem]
+        if made_by is not None and signers and not any(
+                one.not_before <= self.world.utc(made_by.machine) for one in signers):
+            raise Violation(f"9: {author} signs with {certificate.pem}, which has yet to begin by its own clock")
         if certificate.pem in {self.world.mint.keys[one] for one in self._retired} - kept:
             raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
         self._generation = new.generation

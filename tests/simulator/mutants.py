@@ -429,11 +429,6 @@ def a_server_does_not_look_whether_the_ca_has_begun() -> contextlib.AbstractCont
 
 
 @mutant
-def a_server_does_not_look_again_when_a_leaf_begins() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(leaf, "begins", return_value=None)
-
-
-@mutant
 def a_leaf_that_could_not_be_backdated_is_written_anew() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(issuing, "_begins_with_its_signer", return_value=False)
 
@@ -479,11 +474,6 @@ def a_configuration_that_never_relied_on_us_is_waited_for() -> contextlib.Abstra
 @mutant
 def what_cannot_be_read_of_a_configuration_is_lost() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(facts.Configuration, "standing", property(lambda self: self.state))
-
-
-@mutant
-def a_ca_renewed_with_its_key_is_taken_for_switched() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(rotation, "_is_by_present", return_value=False)
 
 
 @mutant

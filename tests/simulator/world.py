@@ -79,6 +79,7 @@ class World:
         self.strangers: set[str] = set()  # CAs that nobody has reason to trust
         self.overwritten: set[str] = set()  # CAs that were written into a configuration that was known to be ours
         self.odd_records: dict[str, election.Record] = {}  # in the peering, of nobody who runs
+        self.was_restored = False
         self.backups: list[dict[str, model.Object]] = []  # all objects, at each new leaf
         self.outage = False
         self.planted: set[str] = set()  # leaves that people have put where listeners take what they find

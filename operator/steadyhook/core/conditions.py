@@ -146,7 +146,7 @@ def _trouble(
             seen.leaf is not None and leaf.first_defect(seen.leaf, now) is None):
         return facts.Defect(
             reason=reasons.Reason.NOT_SERVED, message=f"none of {acknowledged.total} instances has served the leaf in"
-            f" Secret {wanted.secret_name} for {acknowledged.unserved_seconds // 60 * 60:.0f} s; their ManagerNodes say"
+            f" Secret {wanted.secret_name} for more than {UNSERVED_SECONDS / 60:.0f} minutes; their ManagerNodes say"
             f" why; if it was restored from a backup, annotate the WebhookCertificate with {policy.ROTATE_LEAF}=now")
     if decision.reason in _FOR_A_PERSON:
         return facts.Defect(reason=decision.reason, message=decision.message)
