@@ -134,6 +134,7 @@ class Reconciler:
         self._calls = calls if calls is not None else observing.Calls()
         self._keys = pacing.Keys()
         self._failures = pacing.Failures()
+        self._complaint: str | None = None  # what was told last, if it still holds
         self._looks = pacing.Bucket(pacing.LOOKS_AT_ONCE, pacing.LOOK_SECONDS)
         self._mark: marks.Mark | None = None
         self._urgent: policy.Policy | None = None
@@ -218,6 +219,7 @@ class Reconciler:
                 logger.exception("Reconciling %s failed.", self._name)
             return await self._failed(_UNEXPECTED, f"reconciling failed: {type(error).__name__}: {error}")
         self._failures.count = 0
+        self._complaint = None
         self._complete()
         return pause
 
@@ -253,8 +255,11 @@ class Reconciler:
                        self._failures.count)
         if failure.is_served:
             self._complete()
-        if self._failures.count >= failure.told_after:
+        # What is in the condition already is seen to now and then, should somebody have taken it away.
+        if self._failures.count >= failure.told_after and (
+                message != self._complaint or self._failures.is_worth_a_line):
             await self._tell(failure.reason, message)
+            self._complaint = message
         self._not_before = time.monotonic() + pause
         return pause
 
@@ -281,6 +286,7 @@ class Reconciler:
         if mark != self._mark:
             self._mark = mark
             self._failures.count = 0
+            self._complaint = None
             self._urgent = self._urgency(manifest) if manifest is not None else None
 
     def _urgency(self, manifest: client.Manifest) -> policy.Policy | None:
@@ -523,7 +529,7 @@ class Reconciler:
 
     async def _carry_out(
         self, manifest: client.Manifest, action: steps.Step, wanted: policy.Policy,
-        observation: observing.Observation, prepared: applying.Prepared | None,
+        observation: observing.Observation, prepared: applying.Prepared | None = None,
     ) -> None:
         if isinstance(action, steps.Freeze):
             self._frozen_at = time.monotonic()
