@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster import issuers
-from devcluster import facade
+from devcluster import api, facade
 from serving import support
 from steadyhook.cluster import client, paths
 from steadyhook.pki import certificates, secrets
@@ -124,7 +124,30 @@ def test_a_trial_leaves_no_trace(issuer: issuers.Issuer, devcluster: facade.DevC
     assert [item["manager"] for item in managers if item["manager"] == "steadyhook"] == ["steadyhook"]
 
 
-def test_a_refusal_by_admission_is_told_apart_and_nothing_is_taken_over(issuer: issuers.Issuer) -> None:
+def guard(issuer: issuers.Issuer, name: str) -> None:
+    """An admission policy of somebody's that lets nobody change one webhook configuration, in force."""
+    admission = "/apis/admissionregistration.k8s.io/v1"
+    issuer.create(f"{admission}/validatingadmissionpolicies", {"metadata": {"name": name}, "spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": ["admissionregistration.k8s.io"], "apiVersions": ["*"], "operations": ["UPDATE"],
+            "resources": ["validatingwebhookconfigurations"], "resourceNames": [name]}]},
+        "validations": [{"expression": "false", "message": "the platform team alone writes this"}]}})
+    issuer.create(f"{admission}/validatingadmissionpolicybindings", {
+        "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}})
+
+    def is_in_force() -> bool:
+        try:
+            issuer.cluster.request("PATCH", f"{issuers.WEBHOOKS}/{name}", {"metadata": {"labels": {"tried": "1"}}},
+                                   content_type=issuers.MERGE, params={"dryRun": "All"})
+        except api.ApiError as error:
+            return "the platform team alone writes this" in str(error)
+        return False
+
+    issuer.cluster.wait_for(is_in_force, 30, "the policy to be in force")
+
+
+def test_a_refusal_by_an_admission_policy_is_told_apart_and_nothing_is_taken_over(issuer: issuers.Issuer) -> None:
     home = issuer.home
     guarded, other = f"{home}-guarded", f"{home}-other"
     issuer.grant(home, ("mine-tls", "mine-tls-ca"))
@@ -133,29 +156,18 @@ def test_a_refusal_by_admission_is_told_apart_and_nothing_is_taken_over(issuer: 
     issuer.create(issuers.WEBHOOKS, issuers.webhook(
         guarded, f"{home}/mine", ca_bundle=base64.b64encode(foreign.encode()).decode()))
     issuer.create(issuers.WEBHOOKS, issuers.webhook(other, f"{home}/mine"))
+    guard(issuer, guarded)
     issuer.certify(home, "mine", secretName="mine-tls")
-    with issuer.run(home, "mine", "mine-tls", make=lambda: Refusing(guarded)):
+    with issuer.run(home, "mine", "mine-tls"):
         message = issuer.wait_for_condition(home, "mine", "Injected", "False", "Rejected")
         issuer.wait_for_condition(home, "mine", "Ready", "True", "UpToDate")
     assert "admission policy" in message and "ClusterRole" not in message
     assert fingerprint(foreign) not in authority(issuer)
-
-
-class Refusing(client.Cluster):
-    """
-    As if an admission webhook refused each write of one object.
-
-    The API server asks none about webhook configurations; an aggregated one, or a proxy before it, may refuse as well.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    async def patch(self, path: str, operations: Any) -> client.Manifest:
-        if self._name in path:
-            raise client.Rejected(method="PATCH", path=path, status=400, message='webhook "a.b" denied the request: no')
-        return await super().patch(path, operations)
+    told = [item["message"] for item in issuer.cluster.request("GET", paths.events(home))["items"]
+            if item["reason"] == "Rejected"]
+    assert any("the platform team alone writes this" in item for item in told)
+    assert {item["name"]: item["state"] for item in issuer.status(home, "mine")["configurations"]} == {
+        guarded: "Rejected", other: "Injected"}
 
 
 def test_a_malformed_annotation_on_any_object_stops_nothing(issuer: issuers.Issuer) -> None:
