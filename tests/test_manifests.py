@@ -1,16 +1,14 @@
 """The manifests: what kustomize renders from them, and what a real API server makes of them."""
+import base64
+import contextlib
 import copy
-import dataclasses
 import datetime
 import importlib.util
 import json
 import pathlib
 import re
-import ssl
 import subprocess
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +17,10 @@ import pytest
 import yaml
 
 from devcluster import api, binaries, facade
+from scenarios import accounts
 from steadyhook import settings
 from steadyhook.core import election, policy, reasons, reporting, serving
+from steadyhook.pki import minting
 
 Manifest = dict[str, Any]
 
@@ -29,7 +29,9 @@ MANIFESTS = ROOT / "manifests"
 LAYOUTS = ("manager", "split")
 OVERLAYS = (*LAYOUTS, "dev")
 APPLICATIONS = {"longhorn": "longhorn-system", "rancher": "cattle-system"}
+FOR_OTHERS = ("issuer", *APPLICATIONS)
 NAMESPACE = "steadyhook-system"
+ISSUERS = "steadyhook-issuers"
 LEAF = "steadyhook-webhook-tls"
 AUTHORITY = f"{LEAF}-ca"
 CLUSTER_SCOPED = {
@@ -46,7 +48,7 @@ def rendered() -> dict[str, list[Manifest]]:
     if kubectl is None:
         pytest.skip("there is no kubectl yet to render the manifests with; make test builds it")
     folders = {"crds": MANIFESTS / "crds", **{overlay: MANIFESTS / "overlays" / overlay for overlay in (
-        *OVERLAYS, "issuer", *APPLICATIONS)}}
+        *OVERLAYS, *FOR_OTHERS)}}
     return {name: list(yaml.safe_load_all(_kustomize(kubectl, folder))) for name, folder in folders.items()}
 
 
@@ -59,9 +61,16 @@ def of_kind(objects: list[Manifest], *kinds: str) -> list[Manifest]:
     return [item for item in objects if item["kind"] in kinds]
 
 
-def named(objects: list[Manifest], kind: str, name: str) -> Manifest:
-    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
+def named(objects: list[Manifest], kind: str, name: str, namespace: str | None = None) -> Manifest:
+    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name
+                and namespace in (None, item["metadata"].get("namespace"))]
     return found
+
+
+def role_of(objects: list[Manifest], binding: Manifest) -> Manifest:
+    reference = binding["roleRef"]
+    namespace = binding["metadata"]["namespace"] if reference["kind"] == "Role" else None
+    return named(objects, reference["kind"], reference["name"], namespace)
 
 
 def workloads(objects: list[Manifest]) -> list[Manifest]:
@@ -69,7 +78,7 @@ def workloads(objects: list[Manifest]) -> list[Manifest]:
 
 
 def all_workloads(rendered: dict[str, list[Manifest]]) -> list[Manifest]:
-    return [item for overlay in OVERLAYS for item in workloads(rendered[overlay])]
+    return [item for overlay in (*OVERLAYS, "issuer") for item in workloads(rendered[overlay])]
 
 
 def rules(objects: list[Manifest]) -> list[Manifest]:
@@ -94,16 +103,38 @@ def test_each_overlay_runs_the_programs_of_its_layout(
     assert of_kind(rendered[overlay], "CustomResourceDefinition") == []
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize(("overlay", "namespace"), [*((name, NAMESPACE) for name in OVERLAYS), ("issuer", ISSUERS)])
 def test_only_what_has_a_namespace_is_given_one_and_it_is_always_the_same(
-    rendered: dict[str, list[Manifest]], overlay: str
+    rendered: dict[str, list[Manifest]], overlay: str, namespace: str
 ) -> None:
     for item in rendered[overlay]:
-        expected = None if item["kind"] in CLUSTER_SCOPED else NAMESPACE
+        expected = None if item["kind"] in CLUSTER_SCOPED else namespace
         assert item["metadata"].get("namespace") == expected, item["metadata"]["name"]
 
 
-@pytest.mark.parametrize("overlay", [*OVERLAYS, "crds"])
+def identities(objects: list[Manifest]) -> set[tuple[str, str | None, str]]:
+    return {(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in objects}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("for_others", FOR_OTHERS)
+def test_issuers_for_others_share_no_object_and_no_namespace_with_a_layout_beside_them(
+    rendered: dict[str, list[Manifest]], overlay: str, for_others: str
+) -> None:
+    assert identities(rendered[overlay]) & identities(rendered[for_others]) == set()
+    namespaces = [{item["metadata"]["namespace"] for item in rendered[name] if "namespace" in item["metadata"]}
+                  for name in (overlay, for_others)]
+    assert namespaces[0] & namespaces[1] == set()
+
+
+def test_of_two_applications_the_shared_objects_are_the_same(rendered: dict[str, list[Manifest]]) -> None:
+    shared = identities(rendered["longhorn"]) & identities(rendered["rancher"])
+    assert shared == identities(rendered["issuer"])
+    for kind, namespace, name in shared:
+        assert named(rendered["longhorn"], kind, name, namespace) == named(rendered["rancher"], kind, name, namespace)
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "issuer", "crds"])
 def test_everything_but_the_definition_of_kopf_carries_our_label_and_nothing_a_finalizer(
     rendered: dict[str, list[Manifest]], overlay: str
 ) -> None:
@@ -114,11 +145,12 @@ def test_everything_but_the_definition_of_kopf_carries_our_label_and_nothing_a_f
         assert "finalizers" not in item["metadata"]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "issuer"])
 def test_the_namespace_enforces_the_restricted_pod_security_standard(
     rendered: dict[str, list[Manifest]], overlay: str
 ) -> None:
-    labels = named(rendered[overlay], "Namespace", NAMESPACE)["metadata"]["labels"]
+    (namespace,) = of_kind(rendered[overlay], "Namespace")
+    labels = namespace["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
@@ -128,23 +160,38 @@ def test_an_application_gets_a_role_and_a_certificate_and_keeps_its_namespace_wh
 ) -> None:
     theirs = [item for item in rendered[overlay] if item["metadata"].get("namespace") == namespace]
     assert sorted(item["kind"] for item in theirs) == ["Role", "RoleBinding", "WebhookCertificate"]
-    assert [item["metadata"]["name"] for item in of_kind(rendered[overlay], "Namespace")] == [NAMESPACE]
+    assert [item["metadata"]["name"] for item in of_kind(rendered[overlay], "Namespace")] == [ISSUERS]
     (certificate,) = of_kind(theirs, "WebhookCertificate")
     wanted = policy.parse(certificate["spec"], namespace=namespace, name=certificate["metadata"]["name"])
     assert wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
-    named_secrets = [rule["resourceNames"] for rule in rules(theirs)
-                     if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]]
-    assert named_secrets == [[wanted.secret_name, wanted.authority_secret_name]]
+    named_secrets = {name for rule in rules(theirs) if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]
+                     for name in rule["resourceNames"]}
+    assert named_secrets == {wanted.secret_name, wanted.authority_secret_name}
 
 
 def test_issuers_for_others_have_no_right_to_any_secret_of_their_own_accord(
     rendered: dict[str, list[Manifest]]
 ) -> None:
     assert of_kind(rendered["issuer"], "WebhookCertificate") == []
+    assert {item["metadata"]["name"] for item in of_kind(rendered["issuer"], "KopfPeering")} == {"steadyhook"}
     assert not any("secrets" in rule["resources"] for rule in rules(rendered["issuer"]))
     (deployment,) = workloads(rendered["issuer"])
     environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "STEADYHOOK_CERTIFICATES", "value": "all"} in environment
+
+
+@pytest.mark.parametrize(("overlay", "ports"), [("longhorn", {9501, 9502}), ("rancher", {9443})])
+def test_issuers_may_dial_the_ports_of_the_application_and_of_no_other_namespace(
+    rendered: dict[str, list[Manifest]], overlay: str, ports: set[int]
+) -> None:
+    allowed = named(rendered[overlay], "NetworkPolicy", f"steadyhook-issuer-{overlay}")["spec"]
+    everybody = named(rendered[overlay], "NetworkPolicy", "steadyhook-issuer")["spec"]
+    assert allowed["podSelector"] == everybody["podSelector"]
+    (rule,) = allowed["egress"]
+    assert rule["to"] == [{"namespaceSelector": {"matchLabels": {
+        "kubernetes.io/metadata.name": APPLICATIONS[overlay]}}}]
+    assert {port["port"] for port in rule["ports"]} == ports
+    assert not ports & {port["port"] for rule in everybody["egress"] if "to" not in rule for port in rule["ports"]}
 
 
 # ---- pods ----
@@ -179,6 +226,20 @@ def test_every_container_can_be_probed_at_ports_that_it_names(rendered: dict[str
         ports = {port["name"] for port in container["ports"]}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert container[probe]["httpGet"]["port"] in ports
+
+
+def test_the_first_probe_comes_after_a_start_that_nothing_disturbs(rendered: dict[str, list[Manifest]]) -> None:
+    for item in all_workloads(rendered):
+        (container,) = item["spec"]["template"]["spec"]["containers"]
+        assert container["startupProbe"]["initialDelaySeconds"] >= 5
+        assert not {"initialDelaySeconds"} & {*container["livenessProbe"], *container["readinessProbe"]}
+
+
+def test_readiness_is_not_liveness(rendered: dict[str, list[Manifest]]) -> None:
+    for item in all_workloads(rendered):
+        (container,) = item["spec"]["template"]["spec"]["containers"]
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
 def test_servers_run_on_every_node_and_a_new_one_is_ready_before_the_old_one_goes(
@@ -264,7 +325,7 @@ def test_services_budgets_and_network_policies_select_pods_that_exist(
 # ---- rights ----
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, *FOR_OTHERS])
 def test_no_right_is_given_by_wildcard(rendered: dict[str, list[Manifest]], overlay: str) -> None:
     for rule in rules(rendered[overlay]):
         assert not [word for field in ("apiGroups", "resources", "verbs") for word in rule[field] if "*" in word]
@@ -306,18 +367,62 @@ def test_the_webhook_configurations_that_may_be_patched_are_named_and_ask_for_it
         assert wanted == f"{certificate['namespace']}/{certificate['name']}"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, *FOR_OTHERS])
 def test_every_binding_is_of_a_role_and_an_account_that_exist(
     rendered: dict[str, list[Manifest]], layout: str
 ) -> None:
     used = set()
     for item in of_kind(rendered[layout], "RoleBinding", "ClusterRoleBinding"):
-        assert named(rendered[layout], item["roleRef"]["kind"], item["roleRef"]["name"])
+        assert role_of(rendered[layout], item)["rules"]
         (subject,) = item["subjects"]
-        assert named(rendered[layout], "ServiceAccount", subject["name"])["metadata"]["namespace"] == NAMESPACE
+        account = named(rendered[layout], "ServiceAccount", subject["name"])
+        assert account["metadata"]["namespace"] == subject["namespace"]
         used.add(subject["name"])
     programs = {item["spec"]["template"]["spec"]["serviceAccountName"] for item in workloads(rendered[layout])}
     assert used == programs == {item["metadata"]["name"] for item in of_kind(rendered[layout], "ServiceAccount")}
+
+
+@pytest.mark.parametrize("overlay", [*LAYOUTS, *FOR_OTHERS])
+def test_every_account_that_creates_secrets_is_held_to_its_names_and_to_the_token_of_its_pod(
+    rendered: dict[str, list[Manifest]], overlay: str
+) -> None:
+    objects = rendered[overlay]
+    bound = {item["spec"]["policyName"] for item in of_kind(objects, "ValidatingAdmissionPolicyBinding")}
+    policies = of_kind(objects, "ValidatingAdmissionPolicy")
+    assert bound == {item["metadata"]["name"] for item in policies}
+    creators = {
+        f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
+        for item in of_kind(objects, "RoleBinding") for subject in item["subjects"]
+        if any("secrets" in rule["resources"] and "create" in rule["verbs"]
+               for rule in role_of(objects, item)["rules"])}
+    assert creators or overlay == "issuer"
+    for kind in ("secrets", "tokens", "injection"):
+        (restricting,) = [item for item in policies if item["metadata"]["name"].startswith(f"steadyhook-{kind}")]
+        (condition,) = restricting["spec"]["matchConditions"]
+        pattern = re.fullmatch(r"request\.userInfo\.username\.matches\('(.*)'\)", condition["expression"])
+        assert pattern is not None
+        assert [name for name in creators if not re.search(pattern[1], name)] == []
+
+
+def test_what_an_issuer_may_write_is_what_the_policy_on_tokens_covers(rendered: dict[str, list[Manifest]]) -> None:
+    for layout, accounts_ in (("split", {"steadyhook-issuer"}), ("manager", {"steadyhook-manager"})):
+        (covering,) = [item for item in of_kind(rendered[layout], "ValidatingAdmissionPolicy")
+                       if item["metadata"]["name"] == "steadyhook-tokens"]
+        covered = {(group, resource) for rule in covering["spec"]["matchConstraints"]["resourceRules"]
+                   for group in rule["apiGroups"] for resource in rule["resources"]}
+        written = {
+            (group, resource) for rule in _rules_of(rendered[layout], accounts_) for group in rule["apiGroups"]
+            for resource in rule["resources"] if set(rule["verbs"]) - {"get", "list", "watch"}}
+        # Those of the serving half have a policy of their own.
+        assert {(group, resource) for group, resource in written if not resource.startswith("managernodes")} <= covered
+
+
+def _rules_of(objects: list[Manifest], names: set[str]) -> list[Manifest]:
+    found = []
+    for item in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
+        if any(subject["name"] in names for subject in item["subjects"]):
+            found += role_of(objects, item)["rules"]
+    return found
 
 
 # ---- the example's webhooks ----
@@ -434,7 +539,7 @@ MANAGER_NODES = f"/apis/steadyhook.io/v1alpha1/namespaces/{NAMESPACE}/managernod
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 DEFINITIONS = [f"crd/{name}" for name in (
     "kopfpeerings.kopf.dev", "managernodes.steadyhook.io", "webhookcertificates.steadyhook.io")]
-MERGE = "application/merge-patch+json"
+MERGE = accounts.MERGE
 
 
 @pytest.fixture(scope="module")
@@ -550,101 +655,242 @@ def test_the_secret_of_a_certificate_cannot_be_changed(installed: facade.DevClus
 
 # ---- whose ManagerNode, and who may read what, asked with the tokens of pods ----
 
+PODS = {"manager": "manager", "server": "server", "neighbour": "server", "issuer": "issuer"}
+"""Pods that the tests make, with the account of each."""
+
 
 def manager_node(name: str, node: str | None = None) -> Manifest:
     return {"apiVersion": "steadyhook.io/v1alpha1", "kind": "ManagerNode", "metadata": {"name": name},
             "spec": {"nodeName": node or name}}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
-    """An account's requests to the API server; the answer is the HTTP status and the text of it."""
-
-    server: str
-    ca_pem: str
-    token: str
-
-    def ask(
-        self, method: str, path: str, body: object = None, content_type: str = "application/json"
-    ) -> tuple[int, str]:
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": content_type}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.server + path, data=data, headers=headers, method=method)
-        context = ssl.create_default_context(cadata=self.ca_pem)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        try:
-            with opener.open(request, timeout=30) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def status(self, method: str, path: str, body: object = None, content_type: str = "application/json") -> int:
-        return self.ask(method, path, body, content_type)[0]
-
-
 @pytest.fixture
-def pods(installed: facade.DevCluster) -> Iterator[dict[str, Client]]:
-    """For each account a client with the token of a pod on node "here"; "workstation" has one of no pod."""
+def pods(installed: facade.DevCluster) -> Iterator[dict[str, accounts.Client]]:
+    """
+    For each account a client with the token of a pod on node "here", and one of no pod ("unbound server", ...).
+
+    "neighbour" is a second server on that node.
+    """
     path = f"/api/v1/namespaces/{NAMESPACE}/pods"
     clients = {}
-    for account in ("manager", "server", "issuer"):
-        created = installed.request("POST", path, _pod(account))
-        reference = {"kind": "Pod", "apiVersion": "v1", "name": created["metadata"]["name"],
-                     "uid": created["metadata"]["uid"]}
-        clients[account] = _client(installed, account, reference)
-    clients["workstation"] = _client(installed, "server", None)
+    for name, account in PODS.items():
+        created = installed.request("POST", path, _pod(name, account))
+        clients[name] = accounts.Client.of_account(installed, NAMESPACE, f"steadyhook-{account}", pod=created)
+        clients[f"unbound {account}"] = accounts.Client.of_account(installed, NAMESPACE, f"steadyhook-{account}")
     yield clients
-    for account in ("manager", "server", "issuer"):
-        installed.request("DELETE", f"{path}/{account}", {"gracePeriodSeconds": 0})
+    for name in PODS:
+        installed.request("DELETE", f"{path}/{name}", {"gracePeriodSeconds": 0})
     installed.request("DELETE", MANAGER_NODES)
 
 
-def _pod(account: str) -> Manifest:
+def _pod(name: str, account: str) -> Manifest:
     security = {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
                 "seccompProfile": {"type": "RuntimeDefault"}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": account}, "spec": {
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "nodeName": "here", "serviceAccountName": f"steadyhook-{account}",
         "containers": [{"name": "one", "image": "steadyhook", "securityContext": security}]}}
 
 
-def _client(cluster: facade.DevCluster, account: str, reference: Manifest | None) -> Client:
-    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/steadyhook-{account}/token"
-    spec = {"boundObjectRef": reference} if reference else {}
-    answer = cluster.request("POST", path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-                                            "spec": spec})
-    return Client(server=cluster.server, ca_pem=cluster.ca_pem.decode(), token=answer["status"]["token"])
-
-
 @pytest.fixture
-def policy_in_force(installed: facade.DevCluster, pods: dict[str, Client]) -> None:
+def policy_in_force(installed: facade.DevCluster, pods: dict[str, accounts.Client]) -> None:
     """A new policy takes the API server a moment."""
+    client = pods["unbound manager"]
+    installed.wait_for(lambda: client.status("POST", f"{MANAGER_NODES}?dryRun=All", manager_node("here")) == 403,
+                       what="the policy on ManagerNodes to be in force")
+    installed.wait_for(lambda: client.status("POST", f"{SECRETS}?dryRun=All", secret(LEAF)) == 403,
+                       what="the policy on tokens to be in force")
     installed.wait_for(
-        lambda: pods["server"].status("POST", f"{MANAGER_NODES}?dryRun=All", manager_node("other")) == 403,
-        what="the policy on ManagerNodes to be in force")
+        lambda: pods["manager"].status("POST", f"{SECRETS}?dryRun=All", secret(LEAF, kind="Opaque")) == 403,
+        what="the policy on Secrets to be in force")
+    configuration = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/steadyhook-example"
+    installed.wait_for(
+        lambda: pods["manager"].status("PATCH", f"{configuration}?dryRun=All", {"webhooks": []}, MERGE) == 403,
+        what="the policy on webhook configurations to be in force")
+
+
+def secret(name: str, *, kind: str = "kubernetes.io/tls", **metadata: Any) -> Manifest:
+    data = {"tls.crt": "", "tls.key": ""} if kind == "kubernetes.io/tls" else {}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, **metadata}, "type": kind, "data": data}
+
+
+ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
+OF_DEFAULT = {"kubernetes.io/service-account.name": "default"}
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "issuer"])
+def test_an_issuer_creates_only_the_secrets_that_its_role_names_and_only_of_type_tls(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
+    client = pods[account]
+    for name in (LEAF, AUTHORITY):
+        assert client.status("POST", f"{SECRETS}?dryRun=All", secret(name)) == 201
+        for kind in (ACCOUNT_TOKEN, "Opaque", "bootstrap.kubernetes.io/token", "example.com/any"):
+            status, said = client.ask("POST", f"{SECRETS}?dryRun=All", secret(
+                name, kind=kind, annotations=OF_DEFAULT))
+            assert (status, f"is of type '{kind}', expected 'kubernetes.io/tls'" in said) == (403, True), said
+    status, said = client.ask("POST", f"{SECRETS}?dryRun=All", secret("other"))
+    assert (status, "expected a Secret that a Role of the issuer names" in said) == (403, True), said
+    generated = {**secret("other"), "metadata": {"generateName": f"{LEAF}-"}}
+    assert client.status("POST", f"{SECRETS}?dryRun=All", generated) == 403
+    assert client.status("POST", "/api/v1/namespaces/default/secrets?dryRun=All", secret(LEAF)) == 403
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "issuer"])
+def test_no_update_makes_a_token_of_a_secret(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
+    client, path = pods[account], f"{SECRETS}/{LEAF}"
+    assert client.status("POST", SECRETS, secret(LEAF)) == 201
+    try:
+        mark = {"metadata": {"annotations": OF_DEFAULT}}
+        assert client.status("PATCH", path, mark, MERGE) == 200  # means nothing for this type
+        status, said = client.ask("PATCH", path, {**mark, "type": ACCOUNT_TOKEN}, MERGE)
+        assert status in (403, 422), said
+        with pytest.raises(api.ApiError, match="field is immutable"):  # nor can an administrator
+            installed.request("PATCH", path, {**mark, "type": ACCOUNT_TOKEN}, content_type=MERGE)
+        assert set(installed.request("GET", path)["data"]) == {"tls.crt", "tls.key"}
+    finally:
+        installed.request("DELETE", path)
+    # One that somebody else has made under this name cannot be turned to another account either.
+    installed.request("POST", SECRETS, secret(LEAF, kind=ACCOUNT_TOKEN, annotations=OF_DEFAULT))
+    try:
+        status, said = client.ask("PATCH", path, {"metadata": {"annotations": {
+            "kubernetes.io/service-account.name": "steadyhook-server"}}}, MERGE)
+        assert (status, f"is of type '{ACCOUNT_TOKEN}'" in said) == (403, True), said
+        assert client.status("DELETE", path) == 200  # it makes room for what belongs there
+    finally:
+        with contextlib.suppress(api.ApiError):
+            installed.request("DELETE", path)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "issuer"])
+def test_an_issuer_writes_nothing_with_a_token_of_no_pod(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
+    configuration = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/steadyhook-example"
+    peering = f"/apis/kopf.dev/v1/namespaces/{NAMESPACE}/kopfpeerings/steadyhook"
+    whole = installed.request("GET", f"{CERTIFICATES}/steadyhook-webhook")
+    event = {"metadata": {"generateName": "one.", "namespace": NAMESPACE}, "reason": "Test", "message": "test",
+             "involvedObject": {"kind": "Pod", "namespace": NAMESPACE, "name": account}, "type": "Normal"}
+    writes = [
+        ("POST", SECRETS, secret(LEAF), accounts.JSON, 201),
+        ("POST", f"/api/v1/namespaces/{NAMESPACE}/events", event, accounts.JSON, 201),
+        ("PUT", f"{CERTIFICATES}/steadyhook-webhook/status", whole, accounts.JSON, 200),
+        ("PATCH", peering, {"status": {}}, MERGE, 200),
+        ("PATCH", configuration, {"metadata": {"annotations": {"seen": "1"}}}, MERGE, 200),
+    ]
+    for method, path, body, content_type, expected in writes:
+        assert pods[account].status(method, f"{path}?dryRun=All", body, content_type) == expected, path
+        status, said = pods[f"unbound {account}"].ask(method, f"{path}?dryRun=All", body, content_type)
+        assert (status, "with a token of no pod, expected the token of the issuer's pod" in said) == (403, True), said
+
+
+def instance(pod_name: str, pod_uid: str, **changed: Any) -> Manifest:
+    return {"podName": pod_name, "podUID": pod_uid, "certificate": "steadyhook-webhook", "phase": "Serving",
+            "since": "2026-01-01T00:00:00Z", "fingerprint": "0a" * 32, "generation": 1, **changed}
+
+
+def uid_of(cluster: facade.DevCluster, pod: str) -> str:
+    return str(cluster.request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}")["metadata"]["uid"])
+
+
+def put_status(
+    cluster: facade.DevCluster, client: accounts.Client, node: str, instances: list[Manifest]
+) -> tuple[int, str]:
+    """As the reporter writes: the whole object, with the resourceVersion that was read."""
+    manifest = cluster.request("GET", f"{MANAGER_NODES}/{node}")
+    return client.ask("PUT", f"{MANAGER_NODES}/{node}/status", {**manifest, "status": {"instances": instances}})
+
+
+def fill(cluster: facade.DevCluster, node: str, instances: list[Manifest]) -> None:
+    """Write a ManagerNode as the administrator."""
+    cluster.request("POST", MANAGER_NODES, manager_node(node))
+    cluster.request("PATCH", f"{MANAGER_NODES}/{node}/status", {"status": {"instances": instances}},
+                    content_type=MERGE)
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("policy_in_force")
 @pytest.mark.parametrize("account", ["manager", "server"])
-def test_a_node_writes_its_own_manager_node_and_no_other(pods: dict[str, Client], account: str) -> None:
+def test_a_node_writes_its_own_manager_node_and_no_other(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
     client = pods[account]
     assert client.status("POST", MANAGER_NODES, manager_node("here")) == 201
     status, said = client.ask("POST", MANAGER_NODES, manager_node("other"))
     assert status == 403
     assert "ManagerNode 'other' was written from node 'here', expected node 'other'" in said
     assert "set its NODE_NAME" in said
-    assert pods["workstation"].status("POST", MANAGER_NODES, manager_node("other")) == 201
-    report: Manifest = {"status": {"instances": []}}
-    assert client.status("PATCH", f"{MANAGER_NODES}/here/status", report, MERGE) == 200
-    assert client.status("PATCH", f"{MANAGER_NODES}/other/status", report, MERGE) == 403
-    assert pods["workstation"].status("PATCH", f"{MANAGER_NODES}/other/status", report, MERGE) == 200
+    installed.request("POST", MANAGER_NODES, manager_node("other"))  # an administrator is not asked for a node
+    assert put_status(installed, client, "here", [instance(account, uid_of(installed, account))])[0] == 200
+    status, said = put_status(installed, client, "other", [instance(account, uid_of(installed, account))])
+    assert (status, "expected node 'other'" in said) == (403, True)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "server"])
+def test_a_token_of_no_pod_writes_no_manager_node(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
+    client = pods[f"unbound {account}"]
+    status, said = client.ask("POST", MANAGER_NODES, manager_node("here"))
+    assert (status, "was written with a token of no pod, expected the token of the pod" in said) == (403, True)
+    fill(installed, "here", [instance("gone", "gone")])
+    for instances in ([instance("gone", "gone", generation=2)], []):
+        assert put_status(installed, client, "here", instances)[0] == 403
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "server"])
+def test_an_instance_speaks_for_its_own_pod_alone(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
+) -> None:
+    client, uid = pods[account], uid_of(installed, account)
+    neighbour = instance("neighbour", uid_of(installed, "neighbour"))
+    gone = instance("gone", "gone")
+    fill(installed, "here", [neighbour, gone])
+    refused = {
+        "an entry for a pod of another node": [neighbour, gone, instance("elsewhere", "1234")],
+        "another leaf for the neighbour": [{**neighbour, "fingerprint": "0b" * 32}, gone],
+        "another name for the neighbour": [{**neighbour, "podName": "elsewhere"}, gone],
+        "own uid under another name": [neighbour, gone, instance("../../secrets/one", uid)],
+        "own name under another uid": [neighbour, gone, instance(account, "1234")],
+        "own entry right and another one wrong": [instance(account, uid), {**neighbour, "generation": 2}, gone],
+    }
+    for what, instances in refused.items():
+        status, said = put_status(installed, client, "here", instances)
+        assert status == 403, what
+        assert f"expected no change but of pod '{account}' with uid '{uid}'" in said, what
+    own = instance(account, uid)
+    for instances in ([neighbour, gone, own], [{**own, "generation": 2}, neighbour, gone], [neighbour, own], [own], []):
+        assert put_status(installed, client, "here", instances)[0] == 200, instances
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("policy_in_force")
+def test_a_full_manager_node_costs_the_policy_no_more_than_it_may(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client]
+) -> None:
+    others = [instance(f"{'x' * 240}{number}", f"{'y' * 240}{number}", message="z" * 4000) for number in range(99)]
+    fill(installed, "here", others)
+    assert put_status(installed, pods["server"], "here", [
+        *others, instance("server", uid_of(installed, "server"))])[0] == 200
+    status, said = put_status(installed, pods["server"], "here", [
+        *({**item, "generation": 2} for item in others), instance("server", uid_of(installed, "server"))])
+    assert (status, "expected no change but of pod 'server'" in said) == (403, True)
 
 
 @pytest.mark.cluster
 def test_a_manager_node_has_the_name_of_its_node_for_ever(
-    installed: facade.DevCluster, pods: dict[str, Client]
+    installed: facade.DevCluster, pods: dict[str, accounts.Client]
 ) -> None:
     with pytest.raises(api.ApiError, match=r"spec\.nodeName is 'there', expected 'here', the name of this object"):
         installed.request("POST", MANAGER_NODES, manager_node("here", "there"))
@@ -654,7 +900,9 @@ def test_a_manager_node_has_the_name_of_its_node_for_ever(
 
 
 @pytest.mark.cluster
-def test_what_instances_report_is_kept_whole_and_shown(installed: facade.DevCluster, pods: dict[str, Client]) -> None:
+def test_what_instances_report_is_kept_whole_and_shown(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client]
+) -> None:
     installed.request("POST", MANAGER_NODES, manager_node("here"))
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     verdict = serving.Verdict(phase=serving.Phase.WAITING, reason=reasons.Reason.SECRET_MISSING, message="none yet")
@@ -671,7 +919,7 @@ def test_what_instances_report_is_kept_whole_and_shown(installed: facade.DevClus
 
 
 @pytest.mark.cluster
-def test_a_server_is_refused_every_secret_but_the_leaf(pods: dict[str, Client]) -> None:
+def test_a_server_is_refused_every_secret_but_the_leaf(pods: dict[str, accounts.Client]) -> None:
     client = pods["server"]
     assert client.status("GET", f"{SECRETS}/{LEAF}") == 404  # allowed, but not there yet
     assert client.status("GET", f"{SECRETS}?fieldSelector=metadata.name%3D{LEAF}") == 200
@@ -680,18 +928,22 @@ def test_a_server_is_refused_every_secret_but_the_leaf(pods: dict[str, Client]) 
         assert client.status("GET", refused) == 403, refused
     assert client.status("DELETE", f"{SECRETS}/{LEAF}") == 403
     assert client.status("DELETE", f"{MANAGER_NODES}/here") == 403
+    assert client.status("DELETE", MANAGER_NODES) == 403
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("account", ["manager", "issuer"])
 def test_an_issuer_has_two_secrets_and_patches_the_named_configurations_alone(
-    installed: facade.DevCluster, pods: dict[str, Client], account: str
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str
 ) -> None:
     client = pods[account]
     for name in (LEAF, AUTHORITY):
         assert client.status("GET", f"{SECRETS}/{name}") == 404  # allowed, but not there yet
     for refused in (SECRETS, f"{SECRETS}/other", "/api/v1/secrets"):
         assert client.status("GET", refused) == 403, refused
+    token = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/steadyhook-{account}/token"
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    assert client.status("POST", token, request) == 403
     configurations = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
     assert client.status("GET", configurations) == 200
     patch = {"metadata": {"annotations": {"seen": "1"}}}
@@ -699,8 +951,47 @@ def test_an_issuer_has_two_secrets_and_patches_the_named_configurations_alone(
     assert client.status("PATCH", f"{configurations}/other?dryRun=All", patch, MERGE) == 403
 
 
+CHANGES: dict[str, Manifest] = {
+    "another Service": {"clientConfig": {"service": {"name": "other", "namespace": "default", "port": 443}}},
+    "an address": {"clientConfig": {"url": "https://example.com/"}},
+    "fails open": {"failurePolicy": "Ignore"},
+    "no rule": {"rules": []},
+    "other namespaces": {"namespaceSelector": {"matchLabels": {"some": "other"}}},
+    "other objects": {"objectSelector": {"matchLabels": {"some": "other"}}},
+    "a condition": {"matchConditions": [{"name": "never", "expression": "false"}]},
+    "less time": {"timeoutSeconds": 1},
+    "exact versions": {"matchPolicy": "Exact"},
+    "another name": {"name": "other.example.steadyhook.io"},
+}
+
+
 @pytest.mark.cluster
-def test_an_issuer_writes_no_manager_node_and_a_server_no_certificate(pods: dict[str, Client]) -> None:
+@pytest.mark.usefixtures("policy_in_force")
+@pytest.mark.parametrize("account", ["manager", "issuer"])
+@pytest.mark.parametrize("kind", ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"])
+def test_of_a_webhook_configuration_an_issuer_changes_the_ca_bundle_and_nothing_else(
+    installed: facade.DevCluster, pods: dict[str, accounts.Client], account: str, kind: str
+) -> None:
+    path = f"/apis/admissionregistration.k8s.io/v1/{kind}/steadyhook-example"
+    (webhook,) = installed.request("GET", path)["webhooks"]
+
+    def patch(webhooks: list[Manifest]) -> tuple[int, str]:
+        return pods[account].ask("PATCH", f"{path}?dryRun=All", {"webhooks": webhooks}, MERGE)
+
+    bundle = base64.b64encode(minting.mint_authority(policy.parse(
+        {"secretName": "one", "dnsNames": ["one.example"]}, namespace="one", name="one"),
+        now=datetime.datetime.now(datetime.UTC)).certificate_pem).decode()
+    status, said = patch([{**webhook, "clientConfig": {**webhook["clientConfig"], "caBundle": bundle}}])
+    assert status == 200, said
+    for what, change in CHANGES.items():
+        status, said = patch([{**webhook, **change}])
+        assert (status, "was changed beyond the caBundle" in said) == (403, True), (what, said)
+    for webhooks in ([], [webhook, {**webhook, "name": "second.example.steadyhook.io"}]):
+        assert patch(webhooks)[0] == 403
+
+
+@pytest.mark.cluster
+def test_an_issuer_writes_no_manager_node_and_a_server_no_certificate(pods: dict[str, accounts.Client]) -> None:
     assert pods["issuer"].status("POST", MANAGER_NODES, manager_node("here")) == 403
     assert pods["server"].status("PATCH", f"{CERTIFICATES}/steadyhook-webhook/status", {"status": {}}, MERGE) == 403
 

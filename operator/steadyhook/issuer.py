@@ -4,17 +4,20 @@ from typing import Any
 
 import kopf
 
+from steadyhook import hardening
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.issuing import candidacy, handlers
 from steadyhook.serving import endpoints, readiness, sockets
 
+process_settings.check_command_line()
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Stand for election, and serve the health endpoints."""
+    hardening.protect()
     try:
         process = process_settings.from_command_line()
     except process_settings.SettingsError as error:

@@ -3,17 +3,20 @@ from typing import Any
 
 import kopf
 
+from steadyhook import hardening
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.issuing import candidacy, handlers
 from steadyhook.serving import half, sockets
 
+process_settings.check_command_line()
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Serve, and stand for election; a shutdown hands over the issuing before it drains the listener."""
+    hardening.protect()
     try:
         process = process_settings.from_command_line()
         memo.server = server = half.AdmissionServer(settings=process, on_drain=lambda: memo.candidacy.stop())

@@ -3,17 +3,20 @@ from typing import Any
 
 import kopf
 
+from steadyhook import hardening
 from steadyhook import settings as process_settings
 from steadyhook.cluster import embedding
 from steadyhook.issuing import handlers
 from steadyhook.serving import half, sockets
 
+process_settings.check_command_line()
 kopf.on.login(errors=kopf.ErrorsMode.PERMANENT)(embedding.login)
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     """Serve the admission handlers of the loaded modules; this half has no part in the peering."""
+    hardening.protect()
     try:
         handlers.refuse(kopf.get_default_registry())
         memo.server = server = half.AdmissionServer(settings=process_settings.from_command_line())

@@ -17,6 +17,10 @@ class SettingsError(Exception):
     """A setting that cannot be used; the text names it, the value found, what was expected and the remedy."""
 
 
+class _WrongSettings(click.ClickException):
+    exit_code = 2
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """Which process this is. ``pod_uid`` tells two instances on one node apart."""
@@ -41,6 +45,7 @@ class Settings:
     listen_address: str | None  # None: all interfaces
     webhook_port: int
     health_port: int
+    max_connections: int  # at once, on the webhook port; each takes about 0.3 MiB
     drain_seconds: float
     seats: int
     peering_name: str
@@ -67,6 +72,20 @@ def from_command_line(
     return load(environ, namespaces=options.get("namespaces") or (),
                 peering_name=options.get("peering_name") if elects else None,
                 everywhere=bool(options.get("clusterwide")))
+
+
+def check_command_line() -> None:
+    """
+    For an entry module, at its import: where kopf's command line imports it, wrong settings end the process at once.
+
+    They do so with one line and exit code 2. From a handler it would be a traceback of kopf's, and code 1.
+    """
+    if click.get_current_context(silent=True) is None:
+        return
+    try:
+        from_command_line()
+    except SettingsError as error:
+        raise _WrongSettings(str(error)) from None
 
 
 def load(
@@ -99,6 +118,7 @@ def load(
         listen_address=environ.get("STEADYHOOK_LISTEN_ADDRESS") or None,
         webhook_port=_integer(environ, "STEADYHOOK_WEBHOOK_PORT", 9443, lowest=1, highest=65535),
         health_port=_integer(environ, "STEADYHOOK_HEALTH_PORT", 8080, lowest=1, highest=65535),
+        max_connections=_integer(environ, "STEADYHOOK_MAX_CONNECTIONS", 256, lowest=16, highest=4096),
         drain_seconds=_integer(environ, "STEADYHOOK_DRAIN_SECONDS", 8, lowest=0, highest=600),
         seats=_integer(environ, "STEADYHOOK_SEATS", 3, lowest=1, highest=20),
         peering_name=peering_name or _name(environ, "STEADYHOOK_PEERING", "steadyhook"),

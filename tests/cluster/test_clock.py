@@ -2,6 +2,7 @@
 import datetime
 import email.utils
 
+import prometheus_client
 import pytest
 
 from steadyhook.cluster import clock
@@ -54,3 +55,8 @@ def test_a_header_that_tells_no_time_is_left_alone(header: str | None) -> None:
     found = FixedClock()
     found.compare(header, sent=HERE, received=HERE)
     assert found.skew_seconds is None
+
+
+def test_the_metric_says_how_far_the_clock_is_ahead() -> None:
+    answer(-3600.0)
+    assert prometheus_client.REGISTRY.get_sample_value("steadyhook_clock_skew_seconds") == pytest.approx(-3600, abs=1)

@@ -86,3 +86,13 @@ def test_nobody_has_acknowledged_while_it_is_not_known_who_serves() -> None:
     assert remembered.note(remembered.note(state, 0.0), 60.0).acknowledged_seconds == 0.0
     known = dataclasses.replace(state, servers_defect=None)
     assert remembered.note(remembered.note(known, 60.0), 70.0).acknowledged_seconds == 10.0
+
+
+def test_what_was_trusted_for_a_moment_settles_though_it_is_lost_again() -> None:
+    """API servers may have loaded what was there before: a leaf that cannot wait for trust waits for that at least."""
+    one = memory.Memory()
+    state = facts.ConfigurationState.READ_ONLY
+    for now, trusted in ((0.0, (OLD,)), (100.0, (NEW, OLD)), (103.0, (OLD,))):
+        seen = one.note(looking(*trusted, state=state), now)
+    assert seen.trusted_seconds[NEW.fingerprint] == 3.0
+    assert one.note(looking(OLD, state=state), 110.0).trusted_seconds[NEW.fingerprint] == 10.0

@@ -121,3 +121,10 @@ def test_a_cluster_that_was_restored_from_before_a_ca_change_is_followed_after_a
     kept = serving.judge(trusted_together, served=served, service_name=None, now=NOW,
                          seen_seconds=serving.TRIAL_SECONDS)
     assert (kept.swap, kept.reason) == (False, reasons.Reason.OLDER_GENERATION)
+
+
+def test_a_server_looks_again_when_a_leaf_that_has_yet_to_begin_does() -> None:
+    soon = NOW + datetime.timedelta(minutes=2)
+    verdict = judge(builders.leaf(signer=SIGNER, cert=builders.certificate(not_before=soon)))
+    assert (verdict.phase, verdict.reason, verdict.wake_at) == (
+        serving.Phase.DEGRADED, reasons.Reason.NOT_YET_VALID, soon)

@@ -135,6 +135,11 @@ def test_one_that_was_ours_stays_known_while_it_is_forbidden() -> None:
     assert conditions.known_configurations(status(foreign)) == frozenset()
 
 
+def test_one_that_trusts_nobody_does_not_carry_a_bundle_that_is_empty() -> None:
+    told = status(facts.Seen(leaf=None, authority=None, configurations=(builders.configuration(known=False),)))
+    assert conditions.known_configurations(told) == frozenset()
+
+
 # ---- what has left ----
 
 def test_a_retired_ca_stays_out_though_the_ca_secret_that_knew_of_it_is_lost() -> None:

@@ -128,6 +128,20 @@ def test_an_absurd_generation_is_replaced_once_and_by_one_that_stays(absurd: int
         assert decide(after).actions == ()
 
 
+@pytest.mark.parametrize("told", [*ABSURD, None, "7", 1.5])
+def test_an_absurd_generation_in_the_status_does_not_hide_what_the_instance_itself_has_tried(told: object) -> None:
+    assert leaf.last_generation(told, 100, NOW) == 100
+    assert leaf.last_generation(200, 100, NOW) == 200
+
+
+def test_where_no_status_remembers_a_generation_the_next_one_is_beyond_any_clock() -> None:
+    state = seen(leaf=builders.leaf(signer=OLD, generation=int(NOW.timestamp()) - 5, ready_mark=None),
+                 last_generation=0)
+    (issue,) = decide(state).actions
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.generation == int((NOW + issuing.BACKDATE).timestamp())
+
+
 @pytest.mark.parametrize("absurd", ABSURD)
 def test_an_absurd_generation_does_not_get_into_the_status_and_does_not_stay_there(absurd: int) -> None:
     state = seen(leaf=builders.leaf(signer=OLD, generation=absurd), last_generation=absurd)

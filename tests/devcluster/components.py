@@ -23,6 +23,7 @@ _CONTROLLERS = (
     "garbage-collector",
     "namespace",
     "serviceaccount",
+    "serviceaccount-token",
     "root-ca-certificate-publisher",
     "disruption",
 )
@@ -186,6 +187,7 @@ class ControlPlane:
             [
                 f"--kubeconfig={kubeconfigs / 'controller-manager.kubeconfig'}",
                 f"--root-ca-file={self.files.pki / 'ca.crt'}",
+                f"--service-account-private-key-file={self.files.pki / 'service-account.key'}",
                 "--controllers=" + ",".join(f"{name}-controller" for name in _CONTROLLERS),
                 *common,
             ],

@@ -15,6 +15,9 @@ from devcluster import api, audit, facade, lifecycle
 
 MANIFESTS = pathlib.Path(__file__).parents[2] / "manifests"
 DEFAULT_NAMESPACE = "steadyhook-system"
+ISSUERS_NAMESPACE = "steadyhook-issuers"
+HOMES = {"issuer": ISSUERS_NAMESPACE, "longhorn": ISSUERS_NAMESPACE, "rancher": ISSUERS_NAMESPACE}
+"""The namespace of an overlay, where it is another one."""
 SECRET = "steadyhook-webhook-tls"
 AUTHORITY = f"{SECRET}-ca"
 CERTIFICATE = "steadyhook-webhook"
@@ -57,7 +60,7 @@ class Installation:
         self.cluster.add_nodes(self.node_names, labels={"steadyhook.io/pool": self.namespace})
         self.cluster.kubectl("create", "namespace", self.apps_namespace)
         self.cluster.kubectl("label", "namespace", self.apps_namespace, f"steadyhook.io/example={self.namespace}")
-        self.objects = [item for item in self._render() if not self._without(item)]
+        self.objects = [item for item in self.render() if not self._without(item)]
         if at_once:
             self.cluster.hold_pod_starts()
         try:
@@ -87,9 +90,11 @@ class Installation:
             with contextlib.suppress(KeyError):
                 self.cluster.remove_node(name)
 
-    def _render(self) -> list[JsonObject]:
+    def render(self) -> list[JsonObject]:
+        """The objects of the layout under the names of this installation."""
         text = self.cluster.kubectl("kustomize", str(MANIFESTS / "overlays" / self._layout))
-        objects = [item for item in yaml.safe_load_all(text.replace(DEFAULT_NAMESPACE, self.namespace))
+        home = HOMES.get(self._layout, DEFAULT_NAMESPACE)
+        objects = [item for item in yaml.safe_load_all(text.replace(home, self.namespace))
                    if item["kind"] not in ("Namespace", "CustomResourceDefinition")]
         for item in objects:
             self._rename(item)

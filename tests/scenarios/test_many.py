@@ -30,7 +30,7 @@ class Application:
         text = self.cluster.kubectl("kustomize", str(installation.MANIFESTS / "overlays" / "longhorn"))
         text = text.replace("longhorn-system", self.namespace)
         objects = [item for item in yaml.safe_load_all(text.replace(
-                       installation.DEFAULT_NAMESPACE, self.installed.namespace))
+                       installation.ISSUERS_NAMESPACE, self.installed.namespace))
                    if item["metadata"].get("namespace") == self.namespace and (not kinds or item["kind"] in kinds)]
         assert objects
         self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))

@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import kopf
@@ -198,6 +198,27 @@ def make_server(pair: tuple[bytes, bytes] | None, **options: Any) -> admission.A
     return admission.AdmissionServer(**{
         "tls": context, "readiness": ready, "address": HOST, "port": 0, "health_port": None, "drain_seconds": 0,
         **options})
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """As long as it takes: a test that hangs is ended from outside."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def wait_until_refused(port: int) -> None:
+    """Until nobody listens on the port any more."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await (await Connection.open(port)).close()
+            await asyncio.sleep(0.005)
+
+
+def drain_until(server: admission.AdmissionServer) -> asyncio.Event:
+    """Let the server drain not for some seconds but until the event is set."""
+    over = asyncio.Event()
+    server._drain = over.wait  # type: ignore[method-assign, assignment]
+    return over
 
 
 class Iteration:

@@ -1,6 +1,5 @@
 """The admission server: kopf's protocol over TLS, its life from bound to gone, and its metrics."""
 import asyncio
-import contextlib
 import json
 import socket
 from typing import Any
@@ -144,7 +143,7 @@ def test_nothing_listens_before_the_first_certificate(authority: support.Authori
     async def main() -> None:
         server = support.make_server(None)
         async with support.iterate(server) as iteration:
-            await asyncio.sleep(0.1)
+            await support.wait_until(lambda: "the webhook port is not open yet" in server.readiness.reason)
             assert not iteration.configs
             with pytest.raises(ConnectionRefusedError):
                 await support.Connection.open(server.port)
@@ -246,6 +245,55 @@ def test_answers_are_counted_by_status_code_and_timed(authority: support.Authori
     asyncio.run(main())
 
 
+def test_an_answer_that_nobody_waits_for_any_more_is_given_up(
+    authority: support.Authority, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("steadyhook.serving.admission.ANSWER_SECONDS", 0.1)
+
+    async def main() -> None:
+        server = support.make_server(authority.issue())
+        async with support.serve(server, Slow()):
+            answer = await support.ask(server.port, "/", support.encode(support.review()), authority.client())
+            assert (answer.status, answer.text) == (504, "there was no answer within 0.1 s\n")
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_told_in_full_once_in_a_while_and_not_for_each_request(
+    authority: support.Authority, caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        server = support.make_server(authority.issue())
+        async with support.serve(server, fail):
+            for _ in range(5):
+                answer = await support.ask(server.port, "/", support.encode(support.review()), authority.client())
+                assert answer.status == 500
+                assert "RuntimeError" in answer.text
+
+    asyncio.run(main())
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_route_that_cannot_read_its_body_gets_400_for_its_caller(
+    authority: support.Authority, caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def convert(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.json_response(await request.json())
+
+    async def main() -> None:
+        server = support.make_server(authority.issue(), routes={"/convert": convert})
+        async with support.serve(server):
+            for body in (b"no json", b"\xff", b"[" * 100_000):
+                answer = await support.ask(server.port, "/convert", body, authority.client())
+                assert (answer.status, bool(answer.text)) == (400, True)
+
+    asyncio.run(main())
+    assert "Traceback" not in caplog.text
+
+
 class Slow:
     """A review function that takes until it is told."""
 
@@ -260,40 +308,50 @@ class Slow:
 
 def test_cancelled_it_answers_on_with_connection_close_until_the_drain_is_over(authority: support.Authority) -> None:
     async def main() -> None:
-        server = support.make_server(authority.issue(), drain_seconds=1.0)
+        server = support.make_server(authority.issue())
+        over = support.drain_until(server)
         body, client = support.encode(support.review()), authority.client()
         async with support.serve(server) as iteration:
             kept = await support.Connection.open(server.port, client)
             answer = await kept.request("/", body)
             assert "connection" not in answer.headers
             iteration.task.cancel()
-            await asyncio.sleep(0)
-            started = asyncio.get_running_loop().time()
-            await asyncio.sleep(0.05)
-            assert server.readiness.state is readiness.State.DRAINING
+            await support.wait_until(lambda: server.readiness.state is readiness.State.DRAINING)
             answer = await kept.request("/", body)
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert await kept.at_end()
-            count = 0
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    answer = await support.ask(server.port, "/", body, client)
-                    assert (answer.status, answer.headers["connection"]) == (200, "close")
-                    count += 1
-            assert asyncio.get_running_loop().time() - started >= 0.95
-            assert count > 5
-            await asyncio.wait({iteration.task}, timeout=5)
+            for _ in range(10):
+                answer = await support.ask(server.port, "/", body, client)
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+            over.set()
+            await asyncio.wait({iteration.task}, timeout=30)
             assert iteration.task.cancelled()
+            with pytest.raises(ConnectionError):
+                await support.Connection.open(server.port)
+
+    asyncio.run(main())
+
+
+def test_it_drains_for_as_long_as_it_was_told(authority: support.Authority) -> None:
+    async def main() -> None:
+        server = support.make_server(authority.issue(), drain_seconds=0.3)
+        loop = asyncio.get_running_loop()
+        async with support.serve(server) as iteration:
+            began = loop.time()
+            iteration.task.cancel()
+            await asyncio.wait({iteration.task}, timeout=30)
+        assert loop.time() - began >= 0.3
 
     asyncio.run(main())
 
 
 def test_errors_and_unknown_methods_close_the_connection_too_while_draining(authority: support.Authority) -> None:
     async def main() -> None:
-        server = support.make_server(authority.issue(), drain_seconds=0.5)
+        server = support.make_server(authority.issue())
+        support.drain_until(server)
         async with support.serve(server, support.Kopf().fn) as iteration:
             iteration.task.cancel()
-            await asyncio.sleep(0.05)
+            await support.wait_until(lambda: server.readiness.state is readiness.State.DRAINING)
             for body, status in [(b"no json", 400), (None, 405)]:
                 answer = await support.ask(server.port, "/", body, authority.client())
                 assert (answer.status, answer.headers["connection"]) == (status, "close")
@@ -309,9 +367,7 @@ def test_a_request_in_flight_when_the_port_closes_is_answered(authority: support
             asking = asyncio.create_task(support.ask(server.port, "/", body, authority.client()))
             await slow.entered.wait()
             iteration.task.cancel()
-            await asyncio.sleep(1.0)
-            with pytest.raises(ConnectionError):
-                await support.Connection.open(server.port)
+            await support.wait_until_refused(server.port)
             slow.go_on.set()
             assert (await asking).status == 200
 
@@ -321,15 +377,16 @@ def test_a_request_in_flight_when_the_port_closes_is_answered(authority: support
 def test_a_connection_still_in_its_handshake_when_the_port_closes_is_answered(
     authority: support.Authority, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr("steadyhook.serving.admission.LAST_HANDSHAKES_SECONDS", 3)
 
     async def main() -> None:
         server = support.make_server(authority.issue())
         async with support.serve(server) as iteration:
             reader, writer = await asyncio.open_connection(support.HOST, server.port)
-            await asyncio.sleep(0.05)
+            await support.wait_until(lambda: prometheus_client.REGISTRY.get_sample_value(
+                "steadyhook_connections", {"port": "webhook"}) == 1)
             iteration.task.cancel()
-            await asyncio.sleep(0.1)
+            await support.wait_until_refused(server.port)
             await writer.start_tls(authority.client(), server_hostname=support.NAME)
             answer = await support.Connection(reader, writer).request("/", support.encode(support.review()))
             assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -350,7 +407,7 @@ def test_a_request_that_never_ends_does_not_keep_the_server_from_ending(
             asking = asyncio.create_task(support.ask(server.port, "/", body, authority.client()))
             await slow.entered.wait()
             iteration.task.cancel()
-            await asyncio.wait({iteration.task}, timeout=3)
+            await asyncio.wait({iteration.task}, timeout=30)
             assert iteration.task.cancelled()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await asking
@@ -363,10 +420,10 @@ def test_a_second_cancellation_ends_it_at_once(authority: support.Authority) -> 
         server = support.make_server(authority.issue(), drain_seconds=60, on_drain=asyncio.Event().wait)
         async with support.serve(server) as iteration:
             iteration.task.cancel()
-            await asyncio.sleep(0.1)
+            await support.wait_until(lambda: server.readiness.state is readiness.State.DRAINING)
             assert not iteration.task.done()
             iteration.task.cancel()
-            await asyncio.wait({iteration.task}, timeout=1)
+            await asyncio.wait({iteration.task}, timeout=30)
             assert iteration.task.cancelled()
             with pytest.raises(ConnectionError):
                 await support.Connection.open(server.port)
@@ -380,9 +437,9 @@ def test_cancelled_before_the_first_certificate_it_hands_over_and_ends_without_a
     async def main() -> None:
         server = support.make_server(None, drain_seconds=60, on_drain=lambda: calls.append("drain"))
         async with support.iterate(server) as iteration:
-            await asyncio.sleep(0.05)
+            await support.wait_until(lambda: "the webhook port is not open yet" in server.readiness.reason)
             iteration.task.cancel()
-            await asyncio.wait({iteration.task}, timeout=1)
+            await asyncio.wait({iteration.task}, timeout=30)
             assert iteration.task.cancelled()
         assert calls == ["drain"]
 
@@ -391,18 +448,26 @@ def test_cancelled_before_the_first_certificate_it_hands_over_and_ends_without_a
 
 def test_the_handover_runs_while_requests_are_still_answered(authority: support.Authority) -> None:
     async def main() -> None:
-        handed_over = asyncio.Event()
+        begun, go_on, handed_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def hand_over() -> None:
-            await asyncio.sleep(0.1)
+            begun.set()
+            await go_on.wait()
             handed_over.set()
 
-        server = support.make_server(authority.issue(), drain_seconds=1.0, on_drain=hand_over)
+        server = support.make_server(authority.issue(), on_drain=hand_over)
+        over = support.drain_until(server)
         async with support.serve(server) as iteration:
             iteration.task.cancel()
-            await asyncio.wait_for(handed_over.wait(), 0.5)
+            await begun.wait()
             body = support.encode(support.review())
             assert (await support.ask(server.port, "/", body, authority.client())).status == 200
+            go_on.set()
+            await handed_over.wait()
+            assert (await support.ask(server.port, "/", body, authority.client())).status == 200
+            over.set()
+            await asyncio.wait({iteration.task}, timeout=30)
+            assert iteration.task.cancelled()
 
     asyncio.run(main())
 
@@ -419,7 +484,7 @@ def test_a_handover_that_fails_or_hangs_is_logged_and_the_server_ends(
         for callback in (fail, asyncio.Event().wait):
             async with support.serve(support.make_server(authority.issue(), on_drain=callback)) as iteration:
                 iteration.task.cancel()
-                await asyncio.wait({iteration.task}, timeout=3)
+                await asyncio.wait({iteration.task}, timeout=30)
                 assert iteration.task.cancelled()
 
     asyncio.run(main())
@@ -429,13 +494,15 @@ def test_a_handover_that_fails_or_hangs_is_logged_and_the_server_ends(
 
 def test_the_generator_closed_by_its_user_drains_as_well(authority: support.Authority) -> None:
     async def main() -> None:
-        server = support.make_server(authority.issue(), drain_seconds=0.3)
+        server = support.make_server(authority.issue())
+        over = support.drain_until(server)
         generator = server(support.allow)
         config = await anext(generator)
         closing = asyncio.create_task(generator.aclose())
-        await asyncio.sleep(0.1)
+        await support.wait_until(lambda: server.readiness.state is readiness.State.DRAINING)
         body = support.encode(support.review())
         assert (await support.ask(server.port, "/", body, authority.client())).headers["connection"] == "close"
+        over.set()
         await closing
         assert json.dumps(config)
 

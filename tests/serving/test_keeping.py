@@ -69,3 +69,51 @@ def test_what_openssl_refuses_is_not_served_and_is_told_of(
     assert last.phase is (serving.Phase.DEGRADED if served_before else serving.Phase.WAITING)
     assert last.reason is reasons.Reason.NOT_USABLE
     assert "KEY_TOO_SMALL" in last.message
+
+
+def test_a_read_that_was_overtaken_by_the_watch_changes_nothing(verdicts: list[serving.Verdict]) -> None:
+    async def see() -> None:
+        kept = keeper(verdicts)
+        old, new = (minting.mint_leaf(WANTED, signer=AUTHORITY, now=NOW) for _ in range(2))
+        kept.see(manifest(old, generation=1))
+        kept.see(manifest(new, generation=2))
+        kept.see(manifest(old, generation=1))  # the answer to a read from before
+        kept.see(None)  # deleted
+        kept.see(manifest(new, generation=2))
+
+    asyncio.run(see())
+    assert [(verdict.phase, verdict.reason) for verdict in verdicts] == [
+        (serving.Phase.SERVING, reasons.Reason.SERVING), (serving.Phase.SERVING, reasons.Reason.SERVING),
+        (serving.Phase.DEGRADED, reasons.Reason.SECRET_MISSING)]
+
+
+@pytest.mark.parametrize("change", [
+    pytest.param({"uid": "another one"}, id="of a Secret that was made anew"),
+    pytest.param({"resourceVersion": "older-than-2"}, id="where versions are no numbers"),
+])
+def test_an_older_version_is_believed(verdicts: list[serving.Verdict], change: dict[str, str]) -> None:
+    async def see() -> None:
+        kept = keeper(verdicts)
+        kept.see(manifest(minting.mint_leaf(WANTED, signer=AUTHORITY, now=NOW), generation=2))
+        older = manifest(minting.mint_leaf(WANTED, signer=AUTHORITY, now=NOW), generation=1)
+        older["metadata"] |= change
+        kept.see(older)
+
+    asyncio.run(see())
+    assert verdicts[-1].reason is reasons.Reason.OLDER_GENERATION
+
+
+def test_an_older_version_is_believed_after_a_while_as_etcd_may_have_been_restored(
+    verdicts: list[serving.Verdict], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(keeping.time, "monotonic", lambda: clock[0])
+
+    async def see() -> None:
+        kept = keeper(verdicts)
+        kept.see(manifest(minting.mint_leaf(WANTED, signer=AUTHORITY, now=NOW), generation=2))
+        clock[0] += keeping.OVERTAKEN_SECONDS
+        kept.see(manifest(minting.mint_leaf(WANTED, signer=AUTHORITY, now=NOW), generation=1))
+
+    asyncio.run(see())
+    assert verdicts[-1].reason is reasons.Reason.OLDER_GENERATION

@@ -1,5 +1,7 @@
 """What is changed in kopf's review function, with kopf's own objects."""
 import asyncio
+import base64
+import json
 from typing import Any
 
 import kopf
@@ -101,3 +103,46 @@ def test_a_handler_that_is_not_loaded_is_an_error_and_not_a_yes() -> None:
     accept(engine, "configmaps")
     with pytest.raises(_kopf.UnknownHandlerError, match="no admission handler 'chekc', expected one of check;"):
         review(engine, support.review(), "chekc")
+
+
+class Uncopyable(dict[str, Any]):
+    def __deepcopy__(self, memo: object) -> Any:
+        raise AssertionError("copied")
+
+
+def test_an_object_that_no_handler_changes_is_not_copied() -> None:
+    engine = support.Kopf()
+    accept(engine, "configmaps")
+    assert review(engine, support.review(data=Uncopyable()), "check")["response"]["allowed"] is True
+
+
+def test_an_object_that_a_handler_changes_is_patched_as_before() -> None:
+    engine = support.Kopf()
+
+    @kopf.on.mutate("configmaps", id="change", registry=engine.registry)
+    async def change(patch: kopf.Patch, **_: Any) -> None:
+        patch["data"] = {"added": "1"}
+
+    answer = review(engine, support.review(data={"kept": "1"}), "change")
+    assert json.loads(base64.b64decode(answer["response"]["patch"])) == [
+        {"op": "add", "path": "/data/added", "value": "1"}]
+
+
+def test_kopf_itself_copies_it_or_else_this_could_go() -> None:
+    with pytest.raises(AssertionError, match="copied"):
+        _kopf._as_json_patch(kopf.Patch(body=kopf.Body({"data": Uncopyable()})))
+
+
+@pytest.mark.parametrize("wrong", [
+    {"resource": {"group": [], "version": "v1", "resource": "configmaps"}}, {"kind": "ConfigMap"},
+    {"kind": {"kind": ["ConfigMap"]}}, {"userInfo": "someone"}, {"object": [1]}, {"object": {"metadata": "a"}},
+    {"object": {"metadata": {"labels": ["a"]}}}, {"oldObject": {"metadata": {"name": {}}}}, {"operation": {}},
+    {"namespace": ["a"]}, {"subResource": {}},
+], ids=str)
+def test_a_review_with_fields_of_a_wrong_type_is_an_error_with_a_reason(wrong: dict[str, Any]) -> None:
+    engine = support.Kopf()
+    accept(engine, "configmaps", labels={"a": "b"})
+    data = support.review()
+    data["request"] |= wrong
+    with pytest.raises(_kopf.WebhookError, match="expected a"):
+        review(engine, data, "check")

@@ -46,22 +46,23 @@ def test_swaps_under_load_drop_no_handshake(authority: support.Authority) -> Non
         context.swap(*pairs[0])
         seen: set[bytes] = set()
         swapping = True
+        count = 0
 
-        async def connect_again_and_again(port: int) -> int:
-            count = 0
+        async def connect_again_and_again(port: int) -> None:
+            nonlocal count
             while swapping:
                 seen.add(await served_certificate(port, client))
                 count += 1
-            return count
 
         async with echo_server(context.context) as port:
             clients = [asyncio.create_task(connect_again_and_again(port)) for _ in range(4)]
-            for number in range(100):
-                await asyncio.to_thread(context.swap, *pairs[number % len(pairs)])
+            swaps = 0
+            while (swaps < 100 or count < 100 or len(seen) < len(pairs)) and not any(item.done() for item in clients):
+                await asyncio.to_thread(context.swap, *pairs[swaps % len(pairs)])
+                swaps += 1
                 await asyncio.sleep(0.005)
             swapping = False
-            counts = await asyncio.gather(*clients)  # raises if any handshake failed
-        assert sum(counts) > 100
+            await asyncio.gather(*clients)  # raises if any handshake failed
         assert seen <= {support.der(certificate) for certificate, _ in pairs}
         assert len(seen) == len(pairs)
 
@@ -228,11 +229,12 @@ def test_whoever_waits_is_woken_by_a_swap_from_another_thread(authority: support
         context = tls.SwappableContext()
         waiters = [asyncio.create_task(context.wait_for_certificate()) for _ in range(2)]
         given_up = asyncio.create_task(context.wait_for_certificate())
-        await asyncio.sleep(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0)
         given_up.cancel()
         assert not any(waiter.done() for waiter in waiters)
         await asyncio.to_thread(context.swap, *authority.issue())
-        await asyncio.wait_for(asyncio.gather(*waiters), 5)
+        await asyncio.wait_for(asyncio.gather(*waiters), 30)
         await context.wait_for_certificate()
 
     asyncio.run(main())

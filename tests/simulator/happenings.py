@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from simulator import clockwork, issuer, listener, model, server, world
 from simulator.schedule import Event
-from steadyhook.core import facts, reasons
+from steadyhook.core import election, facts, reasons
 
 Happening = collections.abc.Callable[[world.World, Event], clockwork.Steps[None]]
 DAYS = 65.0
@@ -124,7 +124,7 @@ def damage_leaf(where: world.World, event: Event) -> clockwork.Steps[None]:
 def _damaged_leaf(where: world.World, content: model.LeafContent, pick: int) -> model.LeafContent:
     alien = where.mint.authority(where.wanted, where.utc(), "alien")
     foreign = where.mint.leaf(where.wanted, alien, where.utc())
-    signer = next((one for one in content.trusted if one.fingerprint == content.certificate.pem), alien)
+    signer = next((one for one in content.trusted if one.pem == content.certificate.pem), alien)
     edited = where.mint.leaf(where.wanted, signer, where.utc())
     return (
         dataclasses.replace(content, unreadable=reasons.Reason.NOT_PEM),
@@ -141,7 +141,158 @@ def _damaged_leaf(where: world.World, content: model.LeafContent, pick: int) -> 
         dataclasses.replace(content, certificate=foreign, mark=foreign.fingerprint, trusted=(alien,)),
         dataclasses.replace(content, certificate=edited),
         dataclasses.replace(content, certificate=edited, mark=None),
-    )[pick % 14]
+        dataclasses.replace(content, generation=10**18 - 1),
+        dataclasses.replace(content, trusted=(*content.trusted, *_strangers(where, 70))),
+    )[pick % 16]
+
+
+def _strangers(where: world.World, count: int) -> model.Certificates:
+    """CAs that nobody has any reason to trust."""
+    made = tuple(where.mint.authority(where.wanted, where.utc(), "stranger") for _ in range(count))
+    where.strangers |= {item.fingerprint for item in made}
+    return made
+
+
+def damage_status(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """By hand, or from a backup: what the definition lets through, and no more."""
+    item = where.store.objects[model.CERTIFICATE]
+    status = item.value.status
+    changed = ({}, {**status, "generation": 10**18 - 1},
+               {key: value for key, value in status.items() if key != "conditions"})[event.pick % 3]
+    if event.pick % 3 == 0 and where.store.get(model.AUTHORITY) is None:
+        return  # what is retired is remembered in these two
+    if event.pick % 3 == 0:
+        where.overwritten.clear()  # whose a configuration is, nobody knows now
+    where.store.update(model.CERTIFICATE, dataclasses.replace(item.value, status=changed), resource_version=None,
+                       author=PEOPLE)
+    yield 0.0
+
+
+def odd_record(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """In the peering: one that nobody can read, or one of the future that would be active for ever."""
+    name = f"odd-{event.pick % 2}"
+    where.odd_records[name] = election.parse({"status": {name: (
+        {"lastseen": "never", "priority": 10**9},
+        {"lastseen": (where.utc() + datetime.timedelta(days=400)).isoformat(), "lifetime": 10**9, "priority": 10**9},
+    )[event.pick % 2]}})[0]
+    yield 0.0
+
+
+def end_part(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """Something ends by itself; whoever supervises it starts it again after a back-off."""
+    delay = min(event.seconds, 10.0)
+    one = _server(where, event)
+    if event.pick % 4 == 0:
+        _issuer(where, event).ending = True
+    elif event.pick % 4 == 1:
+        peer = _issuer(where, event)
+        peer.crash()
+        yield delay
+        peer.crash()
+        peer.start(0.0)
+    elif one is not None and one.legacy is None and where.wanted.compatibility is None:
+        one.end_part(reporter=event.pick % 4 == 2, delay=delay)
+    yield 0.0
+
+
+SKEWS = (200.0, 900.0, 4 * 3600.0, 40 * 86400.0, 3 * 365 * 86400.0)
+
+
+def step_clock(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """Set to a wrong time, and some time later to what it was."""
+    one = _server(where, event)
+    machine = _issuer(where, event).machine if event.pick % 2 or one is None else one.machine
+    if machine.usual_skew_seconds is None:
+        machine.usual_skew_seconds = machine.skew_seconds
+    machine.clock_was_set = True
+    machine.skew_seconds = SKEWS[event.pick % 5] * (1 if event.pick % 3 else -1)
+    yield event.seconds
+    machine.skew_seconds = machine.usual_skew_seconds
+
+
+def fight_over_leaf(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """Another operator wants the same Secret, and writes its own pair into it whenever it finds another."""
+    alien = where.mint.authority(where.wanted, where.utc(), "alien")
+    pair = where.mint.leaf(where.wanted, alien, where.utc())
+    end = where.now + event.seconds
+    while where.now < end:
+        item = where.store.get(model.LEAF)
+        if item is not None and item.value.certificate != pair:
+            where.store.update(model.LEAF, dataclasses.replace(item.value, certificate=pair, trusted=(alien,)),
+                               resource_version=None, author=PEOPLE)
+        yield where.rng.uniform(0.05, 0.4)
+
+
+def restore_cluster(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """etcd is put back to what it held when some earlier leaf was written."""
+    if not where.backups:
+        return
+    backup = where.backups[event.pick % len(where.backups)]
+    for key in sorted(where.store.objects.keys() | backup.keys()):
+        now, before = where.store.get(key), backup.get(key)
+        if before is None:
+            where.store.delete(key, resource_version=None)
+        elif now is None:
+            where.store.create(key, before.value, author=PEOPLE)
+        elif now.value != before.value:
+            where.store.update(key, before.value, resource_version=None, author=PEOPLE)
+    where.overwritten.clear()
+    if where.checker is not None:
+        where.checker.restored()
+    yield 0.0
+
+
+def people(where: world.World) -> clockwork.Steps[None]:
+    """Once the faults are over: they read the status, and do what it asks of them."""
+    for _ in range(40):
+        yield 30.0
+        status = where.store.objects[model.CERTIFICATE].value.status
+        for told in status.get("configurations", ()):
+            item = where.store.get(model.CONFIGURATION + told["name"])
+            if told["state"] == reasons.Reason.UNREADABLE and item is not None:
+                where.store.update(item.key, tuple(
+                    dataclasses.replace(entry, trusted=(), readable=True) for entry in item.value),
+                    resource_version=None, author=PEOPLE)
+        degraded: dict[str, str] = next(
+            (item for item in status.get("conditions", ()) if item["type"] == "Degraded"), {})
+        if degraded.get("reason") == reasons.Reason.NOT_OURS:
+            _give_way(where)
+        behind = any(entry.get("reason") == reasons.Reason.OLDER_GENERATION
+                     for item in where.store.list(model.NODE) for entry in item.value)
+        if behind or degraded.get("reason") == reasons.Reason.NOT_SERVED:
+            yield from _change_certificate(where, rotate_leaf=f"not served at {where.now:.0f}")
+            yield 120.0
+
+
+def _give_way(where: world.World) -> None:
+    """The Secret of somebody else's makes room, or may be replaced."""
+    for key in (model.LEAF, model.AUTHORITY):
+        item = where.store.get(key)
+        if item is None or item.value.ours:
+            continue
+        if where.rng.random() < 0.5:
+            where.store.delete(key, resource_version=None)
+        else:
+            where.store.update(key, dataclasses.replace(item.value, ours=True), resource_version=None, author=PEOPLE)
+
+
+def occupy(where: world.World, pick: int) -> None:
+    """Before anything is installed, a Secret of that name is there already: somebody else's."""
+    alien = where.mint.authority(where.wanted, where.utc(), "alien")
+    if pick % 2:
+        where.store.create(model.AUTHORITY, model.AuthorityContent(
+            certificate=alien, bundle=(alien,), ours=False, recreate=bool(pick % 3)), author=PEOPLE)
+    else:
+        where.store.create(model.LEAF, model.LeafContent(
+            certificate=where.mint.leaf(where.wanted, alien, where.utc()), trusted=(alien,), mark=None,
+            generation=None, ours=False, recreate=bool(pick % 3)), author=PEOPLE)
+
+
+def intrude(where: world.World) -> None:
+    """Somebody's object asks for the bundle, which the issuer may never patch, and brings a CA along."""
+    key = f"{model.CONFIGURATION}foreign"
+    where.never.add(key)
+    add_configuration(where, key, _strangers(where, 1))
 
 
 def replace_own_ca(where: world.World, event: Event) -> clockwork.Steps[None]:
@@ -152,6 +303,14 @@ def replace_own_ca(where: world.World, event: Event) -> clockwork.Steps[None]:
         where.store.delete(model.PROVIDED, resource_version=None)
         yield event.seconds
     before = list(where.own.values())
+    held = where.store.get(model.PROVIDED)
+    if event.pick % 5 == 0 and held is not None:  # renewed with its key, as cert-manager does by default
+        provide(where, where.mint.authority(where.wanted, where.utc(), "own-CA", key=held.value.pem))
+        return
+    if event.pick % 5 == 1:  # prepared: it begins in some minutes
+        provide(where, where.mint.authority(
+            where.wanted, where.utc() + datetime.timedelta(seconds=300.0 + event.seconds), "own-CA"))
+        return
     chosen = before[event.pick % len(before)] if event.pick % 2 else where.mint.authority(
         where.wanted, where.utc(), "own-CA")
     provide(where, chosen)
@@ -200,10 +359,12 @@ def _damaged_authority(content: model.AuthorityContent, pick: int) -> model.Auth
 def overwrite_configuration(where: world.World, event: Event) -> clockwork.Steps[None]:
     """As a Helm upgrade does, once, or again and again."""
     for _ in range(6 if event.pick % 5 == 0 else 1):
-        item = _pick(where.store.list(model.CONFIGURATION), event)
+        item = _pick(_configurations(where), event)
         if item is None:
             return
         alien = where.mint.authority(where.wanted, where.utc(), "alien")
+        if _is_known(where, item):
+            where.overwritten.add(alien.fingerprint)
         first, *others = item.value
         entry = (dataclasses.replace(first, trusted=()), dataclasses.replace(first, trusted=(alien,)),
                  dataclasses.replace(first, trusted=(), readable=False))[event.pick % 3]
@@ -211,23 +372,34 @@ def overwrite_configuration(where: world.World, event: Event) -> clockwork.Steps
         yield 3.0
 
 
+def _is_known(where: world.World, item: model.Object) -> bool:
+    """Whether the status says that the configuration is ours."""
+    told = where.store.objects[model.CERTIFICATE].value.status.get("configurations", ())
+    return any(one["uid"] == item.uid and one.get("ours") for one in told)
+
+
 def forbid_configuration(where: world.World, event: Event) -> clockwork.Steps[None]:
-    item = _pick(where.store.list(model.CONFIGURATION), event)
+    item = _pick(_configurations(where), event)
     if item is not None:
         where.forbidden.add(item.key)
+        if where.wanted.compatibility is not None:
+            where.block_views(item.uid)  # the application may not write it either
         yield event.seconds
         where.forbidden.discard(item.key)
     yield 0.0
 
 
 def replace_configuration(where: world.World, event: Event) -> clockwork.Steps[None]:
-    """Deleted and created anew, or one more: it trusts nobody yet."""
+    """Deleted and created anew, or one more: it trusts nobody yet, or what an old manifest says."""
     key = f"{model.CONFIGURATION}{event.pick % 3}"
     if where.store.get(key) is not None:
         where.store.delete(key, resource_version=None)
         yield min(event.seconds, 10.0)
     if where.store.get(key) is None:
-        add_configuration(where, key, ())
+        old = [item for backup in where.backups for item in backup.values()
+               if item.key.startswith(model.CONFIGURATION) and item.key not in where.never]
+        trusted = old[0].value[0].trusted if old and event.pick % 2 else ()
+        add_configuration(where, key, trusted)
     yield 0.0
 
 
@@ -340,6 +512,11 @@ def heal(where: world.World) -> None:
     where.slow = 0.0
     where.trap = None
     where.forbidden.clear()
+    for machine in (*(peer.machine for peer in where.issuers), *(one.machine for one in where.servers.values())):
+        if machine.is_wrong or machine.clock_was_set:
+            machine.skew_seconds = machine.usual_skew_seconds = 0.0
+            machine.clock_was_set = True
+    where.clock.start(clockwork.Process("people", people(where)))
     for peer in where.issuers:
         peer.machine.cut_off = False
         if not peer.process.alive:
@@ -364,6 +541,11 @@ def _server(where: world.World, event: Event) -> server.Server | None:
     return _pick(where.live_servers(), event)
 
 
+def _configurations(where: world.World) -> list[model.Object]:
+    """But for those that never are to be ours."""
+    return [item for item in where.store.list(model.CONFIGURATION) if item.key not in where.never]
+
+
 def _pick(items: list[T], event: Event) -> T | None:
     return items[event.pick % len(items)] if items else None
 
@@ -375,4 +557,5 @@ HAPPENINGS: dict[str, Happening] = {
         "cut_off_server", "hide_server", "outage", "slow_requests", "delete_leaf", "delete_ca", "damage_leaf",
         "damage_ca", "overwrite_configuration", "forbid_configuration", "replace_configuration", "change_spec",
         "rotate_ca", "rotate_leaf", "days_pass", "start_pod", "roll_pod", "delete_pod",
-        "take_over_configuration", "replace_own_ca", "apply_bundle", "start_pod_cut_off", "restore_leaf"}}
+        "take_over_configuration", "replace_own_ca", "apply_bundle", "start_pod_cut_off", "restore_leaf",
+        "damage_status", "odd_record", "end_part", "step_clock", "fight_over_leaf", "restore_cluster"}}

@@ -6,7 +6,7 @@ The numbers are the design's: 1 one write a generation, 2 compare-and-swap, 3 tr
 """
 import collections
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulator import model, world
 from steadyhook.core import facts, issuing, reasons, serving, steps
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 ALMOST_EXPIRED = datetime.timedelta(minutes=5)
 """Clocks differ by some minutes, so about a certificate that ends so soon opinions may differ."""
+
+
+RATE_SECONDS, RATE_LIMIT = 60.0, 12
+"""More leaves than this by one issuer are a storm of its own, whatever is done to it."""
 
 
 class Violation(Exception):
@@ -43,6 +47,8 @@ class Checker:
         self._could_wait: set[facts.Fingerprint] = set()  # leaves by another CA than before, which nothing hurried
         self._retired: set[facts.Fingerprint] = set()
         self._forgotten: set[facts.Fingerprint] = set()  # what no object remembers any more
+        self._leaf_writes: dict[str, list[float]] = {}
+        self._never_ours: set[str] = set()  # the uids of configurations that no issuer has written
         self._untouched: set[str] = set()  # the uids of configurations as they were created
         self._told: dict[str, set[facts.Fingerprint]] = {}  # what a configuration trusted when it was taken over
 
@@ -59,8 +65,13 @@ class Checker:
             action.authority.successor if isinstance(action, steps.Promote) else None)
         if signer is not None and signer.fingerprint not in observation.keys:
             raise Violation(f"2: {who.name} has not seen the key of {signer.fingerprint}")
+        if who.machine.is_wrong and not who.machine.clock_was_set:
+            raise Violation(f"9: {who.name} writes {key} though its clock is wrong by {who.machine.skew_seconds:.0f} s")
         self._action = action
         current = self.world.store.get(key)
+        if current is not None and key in (model.LEAF, model.AUTHORITY) and not current.value.ours and (
+                current.resource_version == version) and "caFingerprint" not in self._status():
+            raise Violation(f"2: {who.name} writes over {key}, which is somebody else's")
         if (current.resource_version if current else 0) != version:
             self.conflicts.append(key)
 
@@ -72,20 +83,26 @@ class Checker:
         if new is not None and new.author != "people":
             self.writes[item.key] += 1
             self.last_write = self.world.now
+        if by_issuer and new is not None:
+            self._check_strangers(new)
         if not by_issuer:
             self._note_forgotten()
         if item.key == model.CERTIFICATE and item.value.status.get("generation", 0) >= self._generation:
             self._unrecorded = 0
+        if item.key == model.CERTIFICATE and item.author == "people" and (
+                item.value.status.get("generation", 0) < self._generation):
+            self._unrecorded = max(1, self._unrecorded)  # a person has taken it out of the status
         if item.key.startswith(model.CONFIGURATION):
             if by_issuer and self.world.wanted.compatibility is not None:
                 raise Violation(f"2: {item.key} is the application's own to write")
             self._note_takeover(old, new, by_issuer=by_issuer)
         if item.key == model.AUTHORITY:
-            if new is None:
-                self._retired.clear()  # nobody remembers
+            if new is None:  # the status remembers, but for the last moments
+                self._retired &= set(self._status().get("retiredCAs", ()))
             if new is not None and by_issuer:
                 self._check_authority(old.value if old else None, new.value)
         elif item.key == model.LEAF and new is not None and by_issuer:
+            self._check_rate(new.author)
             self._check_leaf(old.value if old else None, new.value)
 
     def swapped(
@@ -94,7 +111,7 @@ class Checker:
         """A server's keeper has taken a new certificate, or has dropped the one it had."""
         if one.served is None:
             raise Violation(f"4: {one.name} has dropped its certificate")
-        now = self.world.utc(one.machine)
+        now = one.utc()
         content: model.LeafContent | None = item.value if item else None
         new = one.served.certificate
         if content is None or content.unreadable or content.certificate.fingerprint != new.fingerprint:
@@ -103,9 +120,14 @@ class Checker:
             raise Violation(f"1: {one.name} serves {new.fingerprint}, which is not marked ready")
         if not new.not_before <= now < new.not_after:
             raise Violation(f"4: {one.name} serves {new.fingerprint} outside of its validity")
-        if new.pem not in {ca.fingerprint for ca in content.trusted}:
+        signers = [ca for ca in content.trusted if ca.pem == new.pem]
+        if not signers:
             raise Violation(f"4: {one.name} serves {new.fingerprint}, which the Secret's ca.crt does not verify")
-        if before is not None and now < before.certificate.not_after and (
+        if not any(ca.not_before <= now < ca.not_after for ca in signers):
+            raise Violation(f"9: {one.name} serves {new.fingerprint}, whose CA is not in force")
+        restored = before is not None and one.seen_seconds >= serving.TRIAL_SECONDS and (
+            before.certificate.pem not in {ca.pem for ca in content.trusted})
+        if before is not None and now < before.certificate.not_after and not restored and (
                 one.served.generation < before.generation):
             raise Violation(f"3: {one.name} goes back from generation {before.generation} to"
                             f" {one.served.generation}")
@@ -133,6 +155,39 @@ class Checker:
                             f" configuration {uid} an API server may have loaded"
                             f" {[sorted(trusted) for trusted in view.trusted]}")
 
+    def _status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.world.store.objects[model.CERTIFICATE].value.status
+        return status
+
+    def _check_strangers(self, new: model.Object) -> None:
+        """What somebody has only put in the way of an issuer is trusted nowhere."""
+        trusted: list[facts.Certificate] = []
+        if new.key == model.AUTHORITY:
+            trusted = list(new.value.bundle)
+        elif new.key == model.LEAF:
+            trusted = list(new.value.trusted)
+        elif new.key.startswith(model.CONFIGURATION):
+            trusted = [one for entry in new.value for one in entry.trusted]
+        strangers = (self.world.strangers | self.world.overwritten) & {item.fingerprint for item in trusted}
+        if strangers:
+            raise Violation(f"3: {new.author} lets {new.key} trust {sorted(strangers)[:3]}, which are strangers")
+
+    def _check_rate(self, author: str) -> None:
+        """5: a fight over the leaf Secret is not fought for ever."""
+        recent = [at for at in self._leaf_writes.get(author, []) if self.world.now - at < RATE_SECONDS]
+        self._leaf_writes[author] = [*recent, self.world.now]
+        if len(recent) + 1 > RATE_LIMIT:
+            raise Violation(f"5: {author} has written the leaf {len(recent) + 1} times within {RATE_SECONDS:.0f} s")
+
+    def restored(self) -> None:
+        """The whole store was put back: nobody remembers what came after."""
+        leaf, authority = self.world.store.get(model.LEAF), self.world.store.get(model.AUTHORITY)
+        self._generation = (leaf.value.generation or 0) if leaf else 0
+        self._retired = set(authority.value.retired) if authority else set()
+        self._signer = leaf.value.certificate.pem if leaf else None
+        self._unrecorded = int(self._status().get("generation", 0) < self._generation)
+        self._note_forgotten()
+
     def _note_forgotten(self) -> None:
         """
         Where both Secrets and every configuration have lost a CA, nobody can bring it back; nor where a listener has
@@ -145,18 +200,25 @@ class Checker:
         made_by_a_listener = authority is not None and authority.author in self.world.servers
         for item in () if made_by_a_listener else self.world.store.list(model.CONFIGURATION):
             remembered |= {one for entry in item.value for one in entry.trusted}
-        names = {item.fingerprint for item in remembered if item is not None}
+        names = {item.pem for item in remembered if item is not None}
         self._forgotten |= {one.certificate.pem for one in self.world.live_servers()
                             if one.certificate is not None and one.certificate.pem not in names}
 
     def _note_takeover(self, old: model.Object | None, new: model.Object | None, *, by_issuer: bool) -> None:
         """What a configuration trusts when it is first written by an issuer, that one has been told."""
         if old is None and new is not None:
+            self._never_ours.add(new.uid)
+        if by_issuer and old is not None and old.uid in self._never_ours:
+            self._never_ours.discard(old.uid)
+            ours = any(one["uid"] == old.uid and one.get("ours") for one in self._status().get("configurations", ()))
+            if not ours and not all(entry.readable for entry in old.value):
+                raise Violation(f"3: {old.key} is taken over though some of what it trusts cannot be read")
+        if old is None and new is not None:
             self._untouched.add(new.uid)
         elif old is not None and old.uid in self._untouched:
             self._untouched.discard(old.uid)
             if by_issuer:
-                told = {one.fingerprint for entry in old.value for one in entry.trusted}
+                told = {one.pem for entry in old.value for one in entry.trusted}
                 self._told[old.uid] = told
                 self._forgotten -= told
 
@@ -176,10 +238,11 @@ class Checker:
             raise Violation(f"1: generation {new.generation} follows {self._generation}")
         authority = self.world.store.get(model.AUTHORITY)
         held: model.AuthorityContent | None = authority.value if authority else None
-        if held is not None and held.certificate is not None and certificate.pem == held.certificate.fingerprint and (
-                held.successor is not None and self._signer == held.successor.fingerprint):
+        if held is not None and held.certificate is not None and certificate.pem == held.certificate.pem and (
+                held.successor is not None and self._signer == held.successor.pem != certificate.pem):
             raise Violation(f"3: the leaf goes back from {self._signer} to {certificate.pem}")
-        if certificate.pem in self._retired:
+        kept = {one.pem for one in held.bundle} if held is not None else set()
+        if certificate.pem in {self.world.mint.keys[one] for one in self._retired} - kept:
             raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
         self._generation = new.generation
         status = self.world.store.objects[model.CERTIFICATE].value.status
@@ -227,18 +290,22 @@ def at_rest(where: world.World) -> str | None:
             return f"{one.name} does not serve the Secret's leaf"
     if held.has_successor:
         return "a rotation has not ended"
-    if held.certificate is None or content.certificate.pem != held.certificate.fingerprint:
+    if held.certificate is None or content.certificate.pem != held.certificate.pem:
         return "the leaf is not signed by the CA"
     own = where.store.get(model.PROVIDED)
     if own is not None and held.certificate != own.value:
         return "the CA is not the user's own"
     bundle = {item.fingerprint for item in held.bundle}
     for item in where.store.list(model.CONFIGURATION):
+        if item.key in where.never:
+            continue
         if any({one.fingerprint for one in entry.trusted} != bundle or not entry.readable for entry in item.value):
             return f"{item.key} does not carry the bundle"
     status = where.store.objects[model.CERTIFICATE].value.status
+    forbidden = any(where.store.get(key) is not None for key in where.never)
+    good = {"Ready": "True", "Injected": "False" if forbidden else "True"}
     untrue = [item["type"] for item in status.get("conditions", ())
-              if item["status"] != ("True" if item["type"] in ("Ready", "Injected") else "False")]
+              if item["status"] != good.get(item["type"], "False")]
     if untrue or not status:
         return f"the status is not that of rest: {untrue}"
     active = [peer.name for peer in where.issuers if peer.role == "active"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from simulator import clockwork, model, server, world
 from steadyhook.core import conditions, election, facts, issuing, memory, policy, reasons, rotation, steps
+from steadyhook.core import leaf as rules
 from steadyhook.issuing import pacing
 
 RESYNC_SECONDS = 60.0
@@ -56,6 +57,8 @@ class Issuer:
         self._due = self._not_before = 0.0
         self._failures = 0
         self._keys = pacing.Keys()
+        self.ending = False
+        self.seated = False
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended: int | None = None
         self.process = clockwork.Process(self.name, self._life())
@@ -67,6 +70,7 @@ class Issuer:
         self._due = self._not_before = 0.0
         self._failures = 0
         self._keys = pacing.Keys()
+        self.seated = self.ending = False
         self._frozen_at = -FREEZE_DOUBT_SECONDS
         self._contended = None
         self.process = clockwork.Process(self.name, self._life())
@@ -79,7 +83,7 @@ class Issuer:
     def keep_alive(self) -> None:
         """The last sign of life in the peering, written before whatever silences this instance now."""
         record = self.world.records.get(self.name)
-        if record is not None and record.holder is self and self._sends():
+        if record is not None and record.holder is self and self.seated and self._sends():
             record.last_seen = self.world.utc(self.machine)
 
     def blocks(self, uid: str) -> bool:
@@ -100,17 +104,27 @@ class Issuer:
         while True:
             seated = yield from self._take_seat()
             if seated:
+                self.seated = True
                 yield from self._run()
+                self._leave()
             self._set_role(election.Role.RESERVE)
             yield LIFETIME_SECONDS + self.world.rng.uniform(0.0, 5.0)
+
+    def _leave(self) -> None:
+        """kopf takes its own record out when it ends, if it can; it does not renew it any more in any case."""
+        if self._sends():
+            self.world.records.pop(self.name, None)
+        self.seated = False
 
     def _take_seat(self) -> clockwork.Steps[bool]:
         while True:
             try:
                 records = yield from self.world.read(self.machine, self._records)
                 before = [(item.identity, item.priority) for item in records]
+                if self._clock_problem(records):
+                    return False
                 join = election.find_seat(
-                    records, identity=self.name, seats=SEATS, now=self.world.utc(self.machine))
+                    records, identity=self.name, seats=SEATS, now=self.world.api_time(self.machine))
                 if join is None:
                     return False
                 yield from self.world.write(self.machine, self._join, join, before)
@@ -125,16 +139,26 @@ class Issuer:
             raise model.Conflict(model.PEERING)
         for identity in join.drop:
             self.world.records.pop(identity, None)
+            self.world.odd_records.pop(identity, None)
         self.world.records[self.name] = Record(self, join.priority, self.world.utc(self.machine))
 
+    def _clock_problem(self, records: list[election.Record]) -> bool:
+        now = self.world.api_time(self.machine)
+        others = any(one.is_live(now) for one in records if one.identity != self.name)
+        return election.clock_problem(
+            self.machine.skew_seconds, lifetime_seconds=LIFETIME_SECONDS, others=others) is not None
+
     def _records(self) -> list[election.Record]:
-        result = []
+        """As the candidacy parses them: kopf stamps by the clock of the machine, and one knows one's own."""
+        ahead = datetime.timedelta(seconds=self.machine.skew_seconds)
+        result = list(self.world.odd_records.values())
         for name, record in sorted(self.world.records.items()):
-            if record.holder._sends():
+            if record.holder.seated and record.holder._sends():
                 record.last_seen = self.world.utc(record.holder.machine)
             result.append(election.Record(
-                identity=name, priority=record.priority,
-                expires_at=record.last_seen + datetime.timedelta(seconds=LIFETIME_SECONDS)))
+                identity=name, priority=record.priority, lifetime=datetime.timedelta(seconds=LIFETIME_SECONDS),
+                expires_at=record.last_seen + datetime.timedelta(seconds=LIFETIME_SECONDS)
+                - (ahead if name == self.name else datetime.timedelta(0))))
         return result
 
     def _set_role(self, role: election.Role) -> None:
@@ -153,8 +177,11 @@ class Issuer:
 
     def _read_role(self) -> election.Role:
         if self.world.rivals:
-            return election.Role.ACTIVE
-        return election.role(self._records(), identity=self.name, now=self.world.utc(self.machine))
+            return election.Role.CANDIDATE if self.machine.is_wrong else election.Role.ACTIVE
+        records = self._records()
+        if self._clock_problem(records):
+            return election.Role.CANDIDATE
+        return election.role(records, identity=self.name, now=self.world.api_time(self.machine))
 
     def _run(self) -> clockwork.Steps[None]:
         """As ``Reconciler.run``, until the seat is lost to the surplus rule."""
@@ -177,8 +204,12 @@ class Issuer:
                 self.observed.clear()
                 pause = self._pause(UNREACHABLE_SECONDS, LONGEST_UNREACHABLE_SECONDS)
             self._due = min(self._due, self.world.now + pause)
-            if self.role is not election.Role.ACTIVE and not self.world.rivals and election.is_surplus(
-                    self._records(), identity=self.name, seats=SEATS, now=self.world.utc(self.machine)):
+            if self.ending:  # the loop has ended by itself, and is started again after a back-off
+                self.ending = False
+                self.world.note(self.name, "has ended, and starts again")
+                yield self.world.rng.uniform(0.25, 10.0)
+                self._due = self.world.now
+            if self.role is not election.Role.ACTIVE and not self.world.rivals and self._has_to_leave():
                 return
 
     def _pause(self, first_seconds: float, longest_seconds: float) -> float:
@@ -186,6 +217,11 @@ class Issuer:
         pause = min(longest_seconds, first_seconds * 2 ** (self._failures - 1)) * self.world.rng.uniform(0.5, 1.0)
         self._not_before = self.world.now + pause
         return float(pause)
+
+    def _has_to_leave(self) -> bool:
+        records = self._records()
+        return self._clock_problem(records) or election.is_surplus(
+            records, identity=self.name, seats=SEATS, now=self.world.api_time(self.machine))
 
     def _contended_has_changed(self) -> bool:
         if self._contended is None or self.machine.cut_off or self.world.outage:
@@ -278,9 +314,11 @@ class Issuer:
             leaf=leaf, authority=authority,
             configurations=tuple(
                 _configuration(item, known=known, states=states, by_listener=by_listener) for item in listed),
-            last_generation=max(status.get("generation", 0), self.memory.last_generation),
+            last_generation=rules.last_generation(
+                status.get("generation"), self.memory.last_generation, self.world.utc(self.machine)),
             last_signer=status.get("caFingerprint"), remembered=frozenset(status.get("trustedCAs", ())),
             retired=tuple(status.get("retiredCAs", ())), **self._provided(wanted))
+        seen = self._try(seen)
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
         held = (authority and authority.certificate, authority and authority.successor, seen.provided)
@@ -315,6 +353,20 @@ class Issuer:
             except model.Conflict:
                 continue  # gone meanwhile
             self._frozen_at = self.world.now
+    def _try(self, seen: facts.Seen) -> facts.Seen:
+        """As ``Reconciler._try``: a trial shows whether a configuration that is new may be written."""
+        tried = []
+        for item in seen.configurations:
+            if item.state is facts.ConfigurationState.UNTRIED:
+                key = model.CONFIGURATION + item.name
+                state = facts.ConfigurationState.FORBIDDEN if self.world.forbids(key) else (
+                    facts.ConfigurationState.OPEN)
+                self.memory.note_trial(item.uid, state, self.world.monotonic(self.machine))
+                if state is facts.ConfigurationState.FORBIDDEN:
+                    self.world.block_views(item.uid)
+                item = dataclasses.replace(item, state=state)
+            tried.append(item)
+        return dataclasses.replace(seen, configurations=tuple(tried))
 
     def _provided(self, wanted: policy.Policy) -> dict[str, Any]:
         if wanted.authority_name is None:
@@ -452,7 +504,7 @@ class Issuer:
 
     def _patch(self, key: str, entries: tuple[facts.Entry, ...], version: int, observation: Observation,
                action: steps.InjectBundle) -> None:
-        if key in self.world.forbidden:
+        if self.world.forbids(key):
             raise model.Forbidden(key)
         self._about_to_write(key, version, observation, action)
         old = self.world.store.get(key)
@@ -501,4 +553,5 @@ def _configuration(
         kind="Configuration", name=item.key.removeprefix(model.CONFIGURATION), uid=item.uid,
         resource_version=str(item.resource_version), entries=item.value, known=item.uid in known,
         state=facts.ConfigurationState.READ_ONLY if by_listener
-        else states.get(item.uid, facts.ConfigurationState.OPEN))
+        else states.get(item.uid, facts.ConfigurationState.OPEN if item.uid in known
+                        else facts.ConfigurationState.UNTRIED))

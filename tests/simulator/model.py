@@ -2,7 +2,8 @@
 The API server, as far as compare-and-swap needs it, and what the objects hold.
 
 Objects carry uids and resourceVersions; a write is a create, or names the resourceVersion that it replaces. There is no
-PEM: a certificate is a value, and its ``pem`` holds the fingerprint of the CA that has signed it.
+PEM: a certificate is a value. The ``pem`` of a CA's holds the name of its key, that of a leaf the name of the key that
+has signed it; so a CA that is renewed with its key verifies what the former one has signed.
 """
 import collections.abc
 import dataclasses
@@ -52,6 +53,7 @@ class LeafContent:
     unreadable: reasons.Reason | None = None
     recreate: bool = False
     static: bool = False
+    ours: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class AuthorityContent:
     bundle_unreadable: bool = False
     recreate: bool = False
     static: bool = False
+    ours: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +129,16 @@ class Mint:
 
     def __init__(self) -> None:
         self._count = 0
-        self.signer: dict[facts.Fingerprint, facts.Fingerprint] = {}
+        self.keys: dict[facts.Fingerprint, str] = {}  # the names of the keys of CAs
 
-    def authority(self, wanted: policy.Policy, now: datetime.datetime, name: str = "CA") -> facts.Certificate:
-        return self._certificate(name, None, now, wanted.ca_duration, wanted, is_ca=True)
+    def authority(
+        self, wanted: policy.Policy, now: datetime.datetime, name: str = "CA", *, key: str | None = None,
+    ) -> facts.Certificate:
+        """``key``: the name of a key that there is already."""
+        made = self._certificate(name, None, now, wanted.ca_duration, wanted, is_ca=True)
+        made = dataclasses.replace(made, pem=key or f"key of {made.fingerprint}")
+        self.keys[made.fingerprint] = made.pem
+        return made
 
     def leaf(self, wanted: policy.Policy, signer: facts.Certificate, now: datetime.datetime) -> facts.Certificate:
         return self._certificate("leaf", signer, now, wanted.duration, wanted, is_ca=False)
@@ -142,11 +151,10 @@ class Mint:
         start = now.replace(microsecond=0)
         end = start + life
         fingerprint = f"{name}-{self._count}"
-        by = signer.fingerprint if signer else fingerprint
-        self.signer[fingerprint] = by
+        begin = start - issuing.BACKDATE
         return facts.Certificate(
-            fingerprint=fingerprint, not_before=start - issuing.BACKDATE,
-            not_after=min(end, signer.not_after) if signer else end, is_ca=is_ca, pem=by,
+            fingerprint=fingerprint, not_before=max(begin, signer.not_before) if signer else begin,
+            not_after=min(end, signer.not_after) if signer else end, is_ca=is_ca, pem=signer.pem if signer else "",
             dns_names=frozenset() if is_ca else wanted.dns_names, key_algorithm=wanted.algorithm)
 
 
@@ -157,13 +165,13 @@ def read_leaf(item: Object, authorities: Certificates = (), *, by_listener: bool
     if content.unreadable is not None:
         return facts.Leaf(secret=secret, trusted=content.trusted, generation=content.generation, defect=facts.Defect(
             reason=content.unreadable, message=f"Secret leaf is damaged ({content.unreadable})"))
-    signer = content.certificate.pem
+    key = content.certificate.pem
     adopted = by_listener and content.mark != content.certificate.fingerprint
     trusted = () if adopted else content.trusted
-    known = any(one.fingerprint == signer for one in (*trusted, *authorities))
+    signers = frozenset(one.fingerprint for one in (*trusted, *authorities) if one.is_ca and one.pem == key)
     return facts.Leaf(
         secret=secret, certificate=content.certificate, trusted=trusted, ready_mark=content.mark,
-        signers=frozenset({signer} if known else ()), generation=content.generation, request=content.request,
+        signers=signers, generation=content.generation, request=content.request,
         adopted=adopted)
 
 
@@ -185,4 +193,4 @@ def read_authority(item: Object) -> facts.Authority:
 def _secret(item: Object) -> facts.Secret:
     return facts.Secret(
         name=item.key, uid=item.uid, resource_version=str(item.resource_version), recreate=item.value.recreate,
-        static=item.value.static)
+        static=item.value.static, ours=item.value.ours)

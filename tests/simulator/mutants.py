@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from simulator import issuer, model, server, world
-from steadyhook.core import facts, issuing, leaf, memory, reasons, rotation, serving, steps
+from steadyhook.core import election, facts, issuing, leaf, memory, reasons, rotation, serving, steps
 
 Mutant = collections.abc.Callable[[], contextlib.AbstractContextManager[Any]]
 MUTANTS: dict[str, Mutant] = {}
@@ -400,6 +400,116 @@ def who_says_nothing_has_acknowledged() -> contextlib.AbstractContextManager[Any
         one for one in real(seen) if one.fingerprint is not None)))
     stack.enter_context(mock.patch.object(rotation, "wrong", return_value=()))
     return stack
+
+
+# ---- what was mended after a reading by somebody who looked for holes ----
+
+@mutant
+def a_ca_that_has_yet_to_begin_is_used() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(facts.Certificate, "has_begun", return_value=True)
+
+
+@mutant
+def a_server_does_not_look_whether_the_ca_has_begun() -> contextlib.AbstractContextManager[Any]:
+    """And the leaf begins as early as any other."""
+    begun = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+    real = model.Mint.leaf
+
+    def signed(one: facts.Leaf, now: datetime.datetime) -> facts.Defect | None:
+        return leaf.signed_by_its_bundle(dataclasses.replace(one, trusted=tuple(
+            dataclasses.replace(item, not_before=begun) for item in one.trusted)), now)
+
+    def mint(self: model.Mint, wanted: Any, signer: facts.Certificate, now: datetime.datetime) -> facts.Certificate:
+        return real(self, wanted, dataclasses.replace(signer, not_before=begun), now)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(_checks(signed_by_its_bundle=signed))
+    stack.enter_context(mock.patch.object(model.Mint, "leaf", mint))
+    return stack
+
+
+@mutant
+def a_server_does_not_look_again_when_a_leaf_begins() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(leaf, "begins", return_value=None)
+
+
+@mutant
+def a_leaf_that_could_not_be_backdated_is_written_anew() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_begins_with_its_signer", return_value=False)
+
+
+@mutant
+def an_instance_acts_whatever_its_clock_says() -> contextlib.AbstractContextManager[Any]:
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(election, "clock_problem", return_value=None))
+    stack.enter_context(mock.patch.object(world.World, "api_time", world.World.utc))
+    return stack
+
+
+@mutant
+def a_record_of_the_future_is_believed() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(election.Record, "is_live", lambda self, now: self.expires_at > now)
+
+
+@mutant
+def an_absurd_generation_is_believed() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(leaf, "sane_generation", lambda value, now: (
+        value if isinstance(value, int) and len(str(value)) <= 18 else None))
+
+
+@mutant
+def whatever_is_in_the_leaf_secret_is_trusted() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "_from_leaf", lambda seen: seen.leaf.trusted if seen.leaf else ())
+
+
+@mutant
+def a_configuration_that_was_never_tried_is_taken_over() -> contextlib.AbstractContextManager[Any]:
+    """And so is one that may not be written."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(facts.Configuration, "is_taken_over", property(lambda self: not self.known)))
+    stack.enter_context(mock.patch.object(issuer.Issuer, "_try", lambda self, seen: seen))
+    return stack
+
+
+@mutant
+def a_configuration_that_never_relied_on_us_is_waited_for() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(rotation, "_relies_on", return_value=True)
+
+
+@mutant
+def what_cannot_be_read_of_a_configuration_is_lost() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(facts.Configuration, "standing", property(lambda self: self.state))
+
+
+@mutant
+def a_ca_renewed_with_its_key_is_taken_for_switched() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(rotation, "_is_by_present", return_value=False)
+
+
+@mutant
+def a_secret_of_somebody_elses_is_written_over() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(issuing, "foreign_secrets", return_value=())
+
+
+@mutant
+def a_fight_over_a_secret_is_fought_for_ever() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(memory.Memory, "note_repair", return_value=None)
+
+
+@mutant
+def a_server_never_follows_a_cluster_that_was_restored() -> contextlib.AbstractContextManager[Any]:
+    """The generation is looked at whatever the CA is, and nobody is told that the leaf is not served."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(serving, "TRIAL_SECONDS", 1e9))
+    stack.enter_context(mock.patch.object(memory.Memory, "unserved_seconds", return_value=0.0))
+    return stack
+
+
+@mutant
+def a_server_takes_a_restored_leaf_without_a_trial() -> contextlib.AbstractContextManager[Any]:
+    real = serving.judge
+    return mock.patch.object(serving, "judge", lambda seen, **keywords: real(
+        seen, **{**keywords, "seen_seconds": serving.TRIAL_SECONDS}))
 
 
 @functools.cache

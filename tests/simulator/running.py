@@ -51,19 +51,27 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
     rng = where.rng
 
     def machine(name: str) -> world.Machine:
-        return world.Machine(name, skew_seconds=rng.uniform(-1.0, 1.0) * plan.skew_seconds,
+        skew_seconds = rng.uniform(-1.0, 1.0) * plan.skew_seconds
+        if plan.kind == "clocks" and rng.random() < 0.6:
+            skew_seconds = rng.choice(happenings.SKEWS) * rng.choice((1.0, -1.0))
+        return world.Machine(name, skew_seconds=skew_seconds,
                              monotonic_offset=rng.uniform(0.0, 1e6))
 
     where.torn_reads = plan.torn_reads
     if plan.kind == "own-ca":
         happenings.provide(where, where.mint.authority(where.wanted, where.utc(), "own-CA"))
     alien = where.mint.authority(where.wanted, where.utc(), "alien")
-    where.aliens[alien.fingerprint] = alien
+    where.aliens[alien.pem] = alien
     taken_over = plan.kind == "takeover"
     for index in range(plan.configurations):
         happenings.add_configuration(
             where, f"{model.CONFIGURATION}{index}", (alien,) if taken_over else ())
-    for view in (view for views in where.views.values() for view in views):
+    if plan.kind == "strange" and rng.random() < 0.5:
+        happenings.occupy(where, rng.randrange(6))
+    if plan.kind in ("strange", "own-ca", "rotation") and rng.random() < 0.5:
+        happenings.intrude(where)
+    for view in (view for uid, views in where.views.items() if uid not in _uids(where, where.never)
+                 for view in views):
         view.foreign = not taken_over
     for index in range(plan.servers):
         one = happenings.add_server(where, machine=machine(f"machine-{index}"), node=f"node-{index % 2}")
@@ -77,6 +85,10 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
     if plan.kind in schedule.OF_LISTENERS:
         where.blind = 0.3 if plan.kind == "listeners" else 0.0
         where.clock.start(clockwork.Process("application", listener.application(where)))
+
+
+def _uids(where: world.World, keys: set[str]) -> set[str]:
+    return {item.uid for item in where.store.objects.values() if item.key in keys}
 
 
 def _play(where: world.World, plan: schedule.Schedule) -> None:

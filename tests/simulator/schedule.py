@@ -4,13 +4,14 @@ What befalls the cluster: a list of events, made from a seed alone, that reads l
 A schedule is of one of these kinds: ``calm`` (requests, renewals and rolled pods, but no fault), ``takeover`` (a
 webhook that works already, with a certificate and pods of somebody else's, then faults), ``rotation`` (faults around a
 rotation of the CA), ``rough`` (anything), ``storm`` (listeners of dynamiclistener that fight over the Secrets before an
-issuer comes, but no fault), ``listeners`` (the same all at once, then faults) and ``own-ca`` (a CA of the user's own,
-which is replaced, then faults).
+issuer comes, but no fault), ``listeners`` (the same all at once, then faults), ``own-ca`` (a CA of the user's own,
+which is replaced, then faults), ``clocks`` (machines whose clocks are wrong by minutes to years, then faults) and
+``strange`` (Secrets and configurations of others, fights and restored backups, then faults).
 """
 import dataclasses
 import random
 
-KINDS = ("rough", "rotation", "rotation", "takeover", "calm", "listeners", "storm", "own-ca")
+KINDS = ("rough", "rotation", "rotation", "takeover", "calm", "listeners", "storm", "own-ca", "clocks", "strange")
 WITHOUT_FAULTS = ("calm", "storm")
 OF_LISTENERS = ("storm", "listeners")
 
@@ -21,7 +22,9 @@ FAULTS = (
     "delete-leaf", "delete-leaf", "damage-leaf", "damage-leaf", "delete-ca", "damage-ca", "damage-ca",
     "overwrite-configuration", "overwrite-configuration", "forbid-configuration", "replace-configuration",
     "change-spec", "hide-server", "delete-pod", "apply-bundle", "start-pod-cut-off", "restore-leaf",
+    "damage-status", "odd-record", "end-part", "end-part",
 )
+STRANGE = ("fight-over-leaf", "restore-cluster", "damage-status", "odd-record", "end-part")
 
 SWITCH = (9.5, 11.5)
 """About when a rotation comes to its switch, in seconds after the request: what happens then is the hardest."""
@@ -104,6 +107,10 @@ def _faulty(rng: random.Random, kind: str) -> list[Event]:
         events.append(_event(rng, begin, "rotate-ca"))
         events += [_event(rng, begin + rng.uniform(0.0, 40.0), rng.choice(FAULTS)) for _ in range(rng.randint(0, 3))]
         events += [_event(rng, begin + rng.uniform(*window), what) for what, window in rng.choice(STORIES)]
+    if kind == "clocks":
+        events += [_event(rng, rng.uniform(0.0, end), "step-clock") for _ in range(rng.randint(0, 3))]
+    if kind == "strange":
+        events += [_event(rng, rng.uniform(5.0, end + 20.0), rng.choice(STRANGE)) for _ in range(rng.randint(1, 2))]
     if kind == "own-ca":
         events += [_event(rng, rng.uniform(0.0, end), "replace-own-ca") for _ in range(rng.randint(1, 3))]
     if kind == "takeover":

@@ -5,6 +5,7 @@ It sees the Secret late, more than once, or not in every state; never backwards 
 older than what the watch has shown.
 """
 import dataclasses
+import datetime
 from typing import Any
 
 from simulator import clockwork, invariants, model, world
@@ -31,6 +32,7 @@ class Server:
         self.legacy: facts.Certificate | None = None  # no instance of ours: it serves this
         self._verdict: judging.Verdict | None = None
         self._leaf: tuple[str | None, float] = (None, 0.0)
+        self.seen_seconds = 0.0
         self._position = 0
         self._watch: clockwork.Process | None = None
         self._reporter: clockwork.Process | None = None
@@ -51,6 +53,23 @@ class Server:
             if process is not None:
                 self.world.clock.stop(process)
         self.served = None
+
+    def end_part(self, *, reporter: bool, delay: float) -> None:
+        """A part ends by itself, and is started again after a back-off; what is served stays."""
+        process = self._reporter if reporter else self._watch
+        if process is None or not process.alive:
+            return
+        self.world.clock.stop(process)
+        if reporter:
+            self._reporter = clockwork.Process(self.name + "/report", self._reporting())
+            self.world.clock.start(self._reporter, delay)
+        else:
+            self._watch = clockwork.Process(self.name, self._watching())
+            self.world.clock.start(self._watch, delay)
+
+    def utc(self) -> datetime.datetime:
+        """The time by which it judges: the API server's, where its own is too far from that."""
+        return self.world.api_time(self.machine)
 
     def pause(self, until: float) -> None:
         for process in (self._watch, self._reporter):
@@ -105,7 +124,7 @@ class Server:
         wake_at = self._verdict.wake_at if self._verdict else None
         if wake_at is None:
             return clockwork.FOREVER
-        return max(0.1, (wake_at - self.world.utc(self.machine)).total_seconds() + 0.1)
+        return max(0.1, (wake_at - self.utc()).total_seconds() + 0.1)
 
     def _follow(self) -> None:
         """The next event of the watch, or the last of several, or once more the same."""
@@ -133,8 +152,9 @@ class Server:
         now = self.world.monotonic(self.machine)
         if fingerprint != self._leaf[0]:
             self._leaf = (fingerprint, now)
-        verdict = judging.judge(leaf, served=before, service_name=SERVICE_NAME, now=self.world.utc(self.machine),
-                                seen_seconds=now - self._leaf[1])
+        self.seen_seconds = now - self._leaf[1]
+        verdict = judging.judge(leaf, served=before, service_name=SERVICE_NAME, now=self.utc(),
+                                seen_seconds=self.seen_seconds)
         self.served = verdict.served
         if verdict.swap:
             assert item is not None
@@ -190,7 +210,7 @@ def proof(one: Server, successor: facts.Certificate, *, now: Any) -> facts.Proof
     certificate = one.certificate
     if not one.dialable or one.is_paused or certificate is None:
         return facts.Proof.UNREACHABLE
-    good = certificate.pem == successor.fingerprint and now < certificate.not_after
+    good = certificate.pem == successor.pem and now < certificate.not_after
     return facts.Proof.GOOD if good else facts.Proof.WRONG
 
 

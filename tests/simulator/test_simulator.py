@@ -5,7 +5,7 @@ import pytest
 
 from simulator import running, schedule
 
-RUNS = int(os.environ.get("SIMULATOR_RUNS", "3000"))
+RUNS = int(os.environ.get("SIMULATOR_RUNS", "10000"))
 FIRST = int(os.environ.get("SIMULATOR_FIRST", "0"))
 BLOCKS = 10
 

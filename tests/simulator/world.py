@@ -11,13 +11,14 @@ import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from simulator import clockwork, model, trace
-from steadyhook.core import facts, policy
+from steadyhook.core import election, facts, policy
 
 if TYPE_CHECKING:
     from simulator import invariants, issuer, server
 
 EPOCH = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 SETTLE_SECONDS = 10.0
+CORRECTED_SECONDS = 5.0
 ENDPOINT_LAG_SECONDS = 4.0  # how long the EndpointSlice controller may take; less than settleSeconds
 T = TypeVar("T")
 
@@ -34,13 +35,20 @@ class Machine:
     skew_seconds: float = 0.0
     monotonic_offset: float = 0.0
     cut_off: bool = False
+    clock_was_set: bool = False  # while it was running
+    usual_skew_seconds: float | None = None  # what it comes back to, once it was set
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether its clock is further from the API server's than any certificate is backdated."""
+        return abs(self.skew_seconds) > election.LARGEST_SKEW_SECONDS
 
 
 @dataclasses.dataclass(slots=True)
 class View:
     """What an API server may have loaded of one configuration: a version, and until when it may still be in use."""
 
-    trusted: tuple[frozenset[str], ...]
+    trusted: tuple[frozenset[str], ...]  # the names of keys
     foreign: bool  # put there by somebody else, or by nobody yet
     blocked: bool  # while the issuer may not write it, or is being fought
     until: float = clockwork.FOREVER
@@ -67,6 +75,11 @@ class World:
         self.aliens: dict[str, facts.Certificate] = {}
         self.own: dict[str, facts.Certificate] = {}  # the user's CAs
         self.forbidden: set[str] = set()  # configurations that the issuer may not patch
+        self.never: set[str] = set()  # and those that it never may
+        self.strangers: set[str] = set()  # CAs that nobody has reason to trust
+        self.overwritten: set[str] = set()  # CAs that were written into a configuration that was known to be ours
+        self.odd_records: dict[str, election.Record] = {}  # in the peering, of nobody who runs
+        self.backups: list[dict[str, model.Object]] = []  # all objects, at each new leaf
         self.outage = False
         self.planted: set[str] = set()  # leaves that people have put where listeners take what they find
         self.blind = 0.0  # the share of starting listeners that write what they saw before without looking
@@ -86,6 +99,10 @@ class World:
     def utc(self, machine: Machine | None = None) -> datetime.datetime:
         """The time by a machine's clock, or the true one."""
         return EPOCH + datetime.timedelta(seconds=self.clock.now + (machine.skew_seconds if machine else 0.0))
+
+    def api_time(self, machine: Machine) -> datetime.datetime:
+        """The time by a machine that has heard the API server's: a small difference is not corrected."""
+        return self.utc(machine if abs(machine.skew_seconds) < CORRECTED_SECONDS else None)
 
     def monotonic(self, machine: Machine) -> float:
         return self.clock.now + machine.monotonic_offset
@@ -126,6 +143,10 @@ class World:
             yield self.rng.uniform(0.1, 10.0)
             raise model.Unreachable
 
+    def forbids(self, key: str) -> bool:
+        """Whether an issuer may not patch this configuration."""
+        return key in self.forbidden or key in self.never
+
     def live_servers(self) -> list["server.Server"]:
         return [item for item in self.servers.values() if item.exists]
 
@@ -137,6 +158,8 @@ class World:
             self.checker.written(old, new)
         if item.key == model.LEAF:
             self.leaf_history.append((self.now, new))
+            if new is not None and new.author.startswith("issuer"):
+                self.backups.append(dict(self.store.objects))
             if new is not None and new.author == "people":
                 self.planted.add(new.value.certificate.fingerprint)
             for one in self.servers.values():
@@ -161,7 +184,7 @@ class World:
             return
         entries: tuple[facts.Entry, ...] = new.value
         views.append(View(
-            trusted=tuple(frozenset(one.fingerprint for one in entry.trusted) for entry in entries),
+            trusted=tuple(frozenset(one.pem for one in entry.trusted) for entry in entries),
             foreign=not new.author.startswith(("issuer", "application")),
             blocked=any(peer.blocks(item.uid) for peer in self.issuers)))
         self.views[item.uid] = [view for view in views if view.until > self.now]

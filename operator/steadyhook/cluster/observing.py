@@ -8,6 +8,7 @@ import random
 
 from steadyhook.cluster import asking, client, paths, servers, sharing
 from steadyhook.core import facts, policy, proofs, reasons, rivals, rotation
+from steadyhook.core import leaf as rules
 from steadyhook.pki import certificates, entries, secrets
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ async def observe(
         strays=found.strays,
         left_out=found.left_out,
         lost_callers=asking.lost_callers(callers, wanted),
-        last_generation=max(status.get("generation") or 0, last_generation),
+        last_generation=rules.last_generation(
+            status.get("generation"), last_generation, datetime.datetime.now(datetime.UTC)),
         last_signer=status.get("caFingerprint"),
         remembered=frozenset(status.get("trustedCAs") or ()),
         retired=tuple(status.get("retiredCAs") or ()),

@@ -22,7 +22,8 @@ def status(
 ) -> dict[str, Any]:
     """The whole status, made from what was seen; equal to ``previous`` when nothing has changed."""
     bundle = issuing.trust_bundle(seen, now)
-    trusted = {item.fingerprint for item in bundle}
+    # What is in the Secrets of somebody else's is nothing to be remembered.
+    trusted = seen.remembered if issuing.foreign_secrets(seen) else {item.fingerprint for item in bundle}
     result: dict[str, Any] = {
         "observedGeneration": observed_generation,
         "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
@@ -140,7 +141,9 @@ def _trouble(
         return facts.Defect(
             reason=reasons.Reason.PROVIDED_ENDING, message=f"the CA in Secret {wanted.authority_name} ends at"
             f" {_timestamp(seen.provided.not_after)}, and every leaf with it; put a new one into that Secret")
-    if acknowledged.total > 0 and acknowledged.done == 0 and acknowledged.unserved_seconds >= UNSERVED_SECONDS:
+    nobody_serves = acknowledged.total > 0 and acknowledged.done == 0
+    if nobody_serves and acknowledged.unserved_seconds >= UNSERVED_SECONDS and (
+            seen.leaf is not None and leaf.first_defect(seen.leaf, now) is None):
         return facts.Defect(
             reason=reasons.Reason.NOT_SERVED, message=f"none of {acknowledged.total} instances has served the leaf in"
             f" Secret {wanted.secret_name} for {acknowledged.unserved_seconds // 60 * 60:.0f} s; their ManagerNodes say"
@@ -245,7 +248,8 @@ def _configuration(
 ) -> dict[str, Any]:
     lacking = issuing.lacks(configuration, bundle)
     standing = issuing.standing(seen, configuration)
-    if not lacking:
+    carries = bool(bundle) and not lacking  # an empty bundle is in everything that trusts nobody
+    if carries:
         state = reasons.Reason.INJECTED
     elif _is_blocked(seen, configuration):
         state = reasons.Reason(standing)
@@ -253,7 +257,7 @@ def _configuration(
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result: dict[str, Any] = {
         "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if configuration.known or not lacking:
+    if configuration.known or carries:
         result["ours"] = True  # not to be told by the state: it may be forbidden since
     if lacking and _is_blocked(seen, configuration):
         result["message"] = bounds.cut(_describe_blocked(configuration, standing))

@@ -39,11 +39,12 @@ class Record:
     identity: str
     priority: int
     expires_at: datetime.datetime
+    lifetime: datetime.timedelta = LONGEST_LIFETIME
     readable: bool = True
 
     def is_live(self, now: datetime.datetime) -> bool:
-        """One that is to live for longer than any may was written by a clock that is wrong."""
-        return self.readable and now < self.expires_at <= now + LONGEST_LIFETIME + CLOCK_SKEW
+        """One that seems to have been written in the future was written by a clock that is wrong."""
+        return self.readable and now < self.expires_at <= now + self.lifetime + CLOCK_SKEW
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +70,12 @@ def _parse(identity: str, record: Any) -> Record:
         lifetime = datetime.timedelta(seconds=int(record.get("lifetime", 60)))
         priority = int(record.get("priority", 0))
         expires_at = min(last_seen + lifetime, last_seen + LONGEST_LIFETIME).astimezone(datetime.UTC)
+        lifetime = min(lifetime, LONGEST_LIFETIME)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return Record(identity=identity, priority=0, expires_at=_NEVER, readable=False)
     if abs(priority) > PRIORITY_LIMIT or len(identity) > IDENTITY_CHARACTERS:
         return Record(identity=identity, priority=0, expires_at=_NEVER, readable=False)
-    return Record(identity=identity, priority=priority, expires_at=expires_at)
+    return Record(identity=identity, priority=priority, expires_at=expires_at, lifetime=lifetime)
 
 
 def find_seat(

@@ -27,6 +27,10 @@ class Certificate:
     key_algorithm: str = ""
     pem: str = dataclasses.field(default="", repr=False, compare=False)
 
+    def has_begun(self, now: datetime.datetime) -> bool:
+        """Whether its validity has; that it has not ended is another question."""
+        return self.not_before <= now
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Defect:

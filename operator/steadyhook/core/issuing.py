@@ -242,7 +242,7 @@ def _authority(
     if wanted.authority_name is not None and seen.provided is None:
         message = seen.provided_defect.message if seen.provided_defect else f"Secret {wanted.authority_name} is missing"
         return Decision(reason=reasons.Reason.PROVIDED_UNUSABLE, message=message)
-    if seen.provided is not None and now < seen.provided.not_before:
+    if seen.provided is not None and not seen.provided.has_begun(now):
         return Decision(reason=reasons.Reason.PENDING, wake_at=seen.provided.not_before, message=_not_yet(
             f"the CA in Secret {wanted.authority_name}", seen.provided))
     if wanted.authority_secret_name in seen.contested:
@@ -317,7 +317,7 @@ def _leaf(
     assert signer is not None
     if wanted.secret_name in seen.contested and defect.reason not in NO_DAMAGE:
         return _leave_alone(wanted.secret_name, defect)
-    if now < signer.not_before:
+    if not signer.has_begun(now):
         return Decision(reason=reasons.Reason.PENDING, wake_at=signer.not_before,
                         message=f"{defect.message}; {_not_yet('its CA', signer)}")
     lacking = rotation.untrusting(seen, signer)
@@ -380,7 +380,7 @@ def _switch(
     successor = seen.authority.successor
     if successor is None or rotation.has_switched(seen):
         return None
-    if now < successor.not_before:
+    if not successor.has_begun(now):
         return Decision(reason=reasons.Reason.DISTRIBUTING, wake_at=successor.not_before,
                         message=_not_yet("the new CA", successor))
     lacking = rotation.untrusting(seen, successor)
@@ -457,7 +457,7 @@ def _rotation_times(seen: facts.Seen, wanted: policy.Policy) -> list[datetime.da
 def _is_prepared(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> bool:
     """Whether the user has put a CA in place whose time is yet to come."""
     present = seen.authority.certificate if seen.authority else None
-    return wanted.authority_name is not None and seen.provided is not None and now < seen.provided.not_before and (
+    return wanted.authority_name is not None and seen.provided is not None and not seen.provided.has_begun(now) and (
         seen.provided != present)
 
 
@@ -523,9 +523,9 @@ def _next_generation(seen: facts.Seen, now: datetime.datetime) -> int:
     """
     known = (leaf.sane_generation(seen.leaf.generation, now) if seen.leaf else None) or 0
     last = leaf.sane_generation(seen.last_generation, now) or 0
-    lost = not known or known < last
-    return max(int(now.timestamp()), last + 1, known + 1) + (
-        int(BACKDATE.total_seconds()) if lost else 0)
+    lost = not known or not last or known < last
+    margin = int(BACKDATE.total_seconds()) if lost else 0  # once, however often something is lost
+    return max(int(now.timestamp()) + margin, last + 1, known + 1)
 
 
 Check = collections.abc.Callable[[facts.Seen, policy.Policy, datetime.datetime], facts.Defect | None]

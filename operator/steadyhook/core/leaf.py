@@ -90,6 +90,11 @@ def sane_generation(value: object, now: datetime.datetime) -> int | None:
     return value if 0 < value <= int((now + FARTHEST).timestamp()) else None
 
 
+def last_generation(told: object, tried: int, now: datetime.datetime) -> int:
+    """The last one that is known to have been given: ``told`` by the status, ``tried`` by this instance itself."""
+    return max(sane_generation(told, now) or 0, tried)
+
+
 def covers(dns_names: frozenset[str], wanted: str) -> bool:
     """Whether a certificate for these names is good for the wanted one; a wildcard stands for one label (RFC 6125)."""
     return wanted in dns_names or f"*.{wanted.partition('.')[2]}" in dns_names

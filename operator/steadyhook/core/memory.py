@@ -25,6 +25,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._trusted_since: dict[tuple[facts.Fingerprint, str], float] = {}  # by CA and configuration's uid
+        self._lost: frozenset[tuple[facts.Fingerprint, str]] = frozenset()  # what was trusted, and is no more
         self._acknowledged_since: float | None = None
         self._waiting_since: float | None = None
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
@@ -39,6 +40,7 @@ class Memory:
     def forget_waits(self) -> None:
         """The instance is not active: whoever is measures by itself."""
         self._trusted_since.clear()
+        self._lost = frozenset()
         self._acknowledged_since = self._waiting_since = None
 
     def trusted_seconds(self, now: float) -> dict[facts.Fingerprint, float]:
@@ -76,7 +78,13 @@ class Memory:
         everywhere = issuing.trusted_everywhere(seen)
         pairs = {(one, "") for one in everywhere} | {
             (one, item.uid) for item in seen.configurations for one in everywhere & issuing.trusted_by(item)}
-        self._trusted_since = {pair: self._trusted_since.get(pair, now) for pair in pairs}
+        # Where a CA was trusted for a moment only, API servers may have loaded what was there before; so that settles.
+        uids = {item.uid for item in seen.configurations}
+        lost = {pair for pair in self._trusted_since.keys() - pairs if pair[0] in everywhere and pair[1] in uids}
+        self._trusted_since = {
+            **{pair: self._trusted_since[pair] for pair in lost},
+            **{pair: now if pair in self._lost else self._trusted_since.get(pair, now) for pair in pairs}}
+        self._lost = frozenset(lost)
 
     def _note_acknowledgements(self, seen: facts.Seen, now: float) -> None:
         if not rotation.has_switched(seen):

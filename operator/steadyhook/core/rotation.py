@@ -28,7 +28,7 @@ def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> f
     if wanted.authority_name is not None:  # its life is the user's to plan; a new one in the Secret is taken over
         if seen.provided is None or seen.provided.fingerprint == certificate.fingerprint:
             return None
-        if now < seen.provided.not_before:  # prepared; its time will come
+        if not seen.provided.has_begun(now):  # prepared; its time will come
             return None
         return facts.Defect(reason=reasons.Reason.PROVIDED_CHANGED,
                             message=f"Secret {wanted.authority_name} holds another CA")

@@ -82,10 +82,12 @@ def judge(
     dates = [] if expired else [not_after]
     if defect.reason is reasons.Reason.FOREIGN_SIGNER and seen_seconds < TRIAL_SECONDS:
         dates.append(now + datetime.timedelta(seconds=TRIAL_SECONDS - seen_seconds))
+    if defect.reason is reasons.Reason.NOT_YET_VALID and seen is not None and (begins := leaf.begins(seen)) is not None:
+        dates.append(begins)
     fate = "has itself expired" if expired else f"is good until {not_after:%Y-%m-%dT%H:%M:%SZ}"
     return Verdict(phase=Phase.DEGRADED, reason=defect.reason,
                    message=f"{defect.message}; goes on with generation {served.generation}, which {fate}",
-                   served=served, wake_at=min(dates, default=None))
+                   served=served, wake_at=min((date for date in dates if date > now), default=None))
 
 
 def _defect(

@@ -32,6 +32,9 @@ STUCK_SECONDS = 600.0
 """An election that does not come to its next look within this time is stuck: each request takes 10 s at most."""
 
 
+Work = roster.Roster | reconciling.Reconciler
+
+
 def start(
     settings: Settings, *, kopf_settings: kopf.OperatorSettings,
     on_role: collections.abc.Callable[[election.Role], None] = lambda role: None,
@@ -179,7 +182,7 @@ class Candidacy:
         """Stand by or issue until the seat is lost; returns whether it was given up, for a new start with another."""
         own = reconciling.Target(namespace=self._settings.namespace, certificate=self._settings.certificate,
                                  secret_name=self._settings.secret_name)
-        work: roster.Roster | reconciling.Reconciler = roster.Roster(
+        work: Work = roster.Roster(
             cluster=self._cluster, settings=self._settings, confirm=self._confirm,
         ) if self._settings.all_certificates else reconciling.Reconciler(
             cluster=self._cluster, settings=self._settings, target=own, confirm=self._confirm)
@@ -193,7 +196,7 @@ class Candidacy:
         handling = [] if self._user_handlers is None else [
             asyncio.create_task(supervision.keep("handlers", self._user_handlers.run))]
         try:
-            return await self._keep_seat(work.wake)
+            return await self._keep_seat(work)
         finally:
             # The seat goes last: the next active instance begins with the handlers when these have ended.
             for group in (handling, parts):
@@ -202,11 +205,16 @@ class Candidacy:
                 if group:
                     await asyncio.shield(asyncio.wait(group))
 
-    async def _keep_seat(self, wake: operator.Wake) -> bool:
+    async def _keep_seat(self, work: Work) -> bool:
         """Return when the seat is lost (False), or does not do what it is there for (True)."""
         last_read = fresh = time.monotonic()
         while True:
             await self._pause(self._settings.peering_lifetime / 2)
+            if (seconds := work.woken_unserved_seconds()) > STUCK_SECONDS:
+                logger.error("The reconcile loop has not come round for %.0f s since it was woken; it starts anew,"
+                             " with a new seat.", seconds)
+                metrics.RESTARTS.labels(part="seat").inc()
+                return True
             if self._standalone:
                 continue
             before = self._role
@@ -235,7 +243,7 @@ class Candidacy:
                 metrics.RESTARTS.labels(part="seat").inc()
                 return True
             if self._standing(records) is not before:
-                wake(0.0)
+                work.wake(0.0)
 
     async def _read_peering(self) -> client.Manifest | None:
         """The peering, None if it could not be read. Records that nobody can read are dropped from it."""
@@ -256,9 +264,12 @@ class Candidacy:
     def _parse(self, manifest: client.Manifest) -> tuple[election.Record, ...]:
         """The records by the API server's time: kopf has stamped the one of this instance by this machine's."""
         ahead = datetime.timedelta(seconds=self._cluster.clock.skew_seconds or 0.0)
-        return tuple(
+        records = tuple(
             dataclasses.replace(record, expires_at=record.expires_at - ahead)
             if record.identity == self._identity else record for record in election.parse(manifest))
+        now = self._cluster.clock.now()
+        metrics.observe_peering(records=sum(record.is_live(now) for record in records))
+        return records
 
     async def _confirm(self) -> bool:
         """Whether this is the active instance, by a fresh read; a newly active one looks twice."""
@@ -297,7 +308,7 @@ class Candidacy:
                 f"{self._settings.namespace}/{self._settings.certificate}")
             logger.info("This instance is now %s for the issuing of %s.", role, what)
             self._role = role
-            metrics.ACTIVE.set(role is election.Role.ACTIVE)
+            metrics.set_active(role is election.Role.ACTIVE)
             if self._user_handlers is not None:
                 self._user_handlers.set_active(role is election.Role.ACTIVE)
             self._on_role(role)

@@ -192,6 +192,7 @@ class Reconciler:
                 self._hasten(pause * self._jitter)
         finally:
             self._prover.stop()
+            metrics.forget_certificate(self._target.namespace, self._target.certificate)
 
     async def _pass(self) -> float:
         """Look once, with what follows from it; returns after how many seconds to look again. Never raises."""
@@ -568,6 +569,9 @@ class Reconciler:
             previous=previous, observed_generation=manifest["metadata"]["generation"], now=_now())
         if await self._write_status(manifest, previous, status):
             await self._warn(manifest, previous, status)
+        metrics.observe_look(
+            self._target.namespace, self._target.certificate, now=_now(),
+            bundle=(item.not_after for item in issuing.trust_bundle(seen, _now())))
         await self._announce(manifest, seen, decision)
 
     async def _warn(
@@ -629,6 +633,7 @@ class Reconciler:
     async def _write_status(
         self, manifest: client.Manifest, previous: collections.abc.Mapping[str, Any], status: dict[str, Any]
     ) -> bool:
+        metrics.observe_certificate(self._target.namespace, self._target.certificate, status)
         if status == previous or not await self._confirm():
             return False
         path = paths.certificate(self._target.namespace, self._target.certificate) + "/status"
@@ -645,6 +650,7 @@ class Reconciler:
         return f"{self._target.namespace}/{self._target.certificate}"
 
     def _say_absent(self) -> None:
+        metrics.forget_certificate(self._target.namespace, self._target.certificate)
         if not self._absent:
             logger.warning("WebhookCertificate %s/%s does not exist; nothing is issued until it is applied.",
                            self._target.namespace, self._target.certificate)

@@ -2,9 +2,11 @@
 The only module that touches kopf's private names; when a new kopf breaks something, it breaks here.
 
 kopf has no public names for the errors by which its review function says what is wrong with a request, and none for
-what that function remembers and which resources it knows. :class:`Reviewer` changes the latter two, and nothing else:
+what that function remembers and which resources it knows. This changes the following, and nothing else:
 
 * kopf keeps a memory of each object that ever passed through admission, for ever. Here none is added.
+* kopf copies each object under review, deeply, even if no handler has changed anything: for an object of some MiB that
+  takes seconds, in which nobody else is answered. Here it is copied only if there is a patch.
 * kopf answers 404 for a resource that did not exist when it looked for resources, which with
   ``settings.scanning.disabled`` is at the start only. Here the review itself says what the resource is.
 """
@@ -16,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import kopf
-from kopf._cogs.structs import references
+from kopf._cogs.structs import patches, references
 from kopf._core.engines import admission
 from kopf._core.intents import registries
 
@@ -25,6 +27,16 @@ logger = logging.getLogger(__name__)
 AmbiguousResourceError = admission.AmbiguousResourceError
 UnknownResourceError = admission.UnknownResourceError
 WebhookError = admission.WebhookError
+
+
+_as_json_patch = patches.Patch.as_json_patch
+
+
+def _as_json_patch_without_a_copy(self: patches.Patch, body: Any = None) -> patches.JSONPatch:
+    return _as_json_patch(self, body) if self else []
+
+
+patches.Patch.as_json_patch = _as_json_patch_without_a_copy  # type: ignore[method-assign]
 
 
 class UnknownHandlerError(WebhookError):
@@ -70,8 +82,8 @@ class Reviewer:
 
         Raises :class:`WebhookError`, or one of its kinds, if the request is wrong rather than the object under review.
         """
+        self.check_handler(webhook)
         _check_shape(review)
-        self._check_handler(webhook)
         call = functools.partial(self._review, review, webhook=webhook, sslpeer=sslpeer, headers=headers)
         try:
             return await call()
@@ -82,7 +94,8 @@ class Reviewer:
             # For this call only: whoever can reach the port could otherwise add resources without end.
             return await call(insights=dataclasses.replace(self._insights, webhook_resources={late}))
 
-    def _check_handler(self, webhook: str | None) -> None:
+    def check_handler(self, webhook: str | None) -> None:
+        """Raises :class:`UnknownHandlerError`."""
         # kopf would run no handler and so allow everything, which a typing error in a webhook configuration, or an
         # older version of the operator, must not do.
         if webhook is not None and self._registry is not None:
@@ -112,12 +125,31 @@ class _Forgetful(admission.MemoGetter):
         return await self._memories.recall_memo(raw_body, memobase=memobase, ephemeral=True)
 
 
+_OBJECT = {"metadata": dict}
+_METADATA = {"name": str, "namespace": str, "uid": str, "labels": dict, "annotations": dict}
+_REQUEST = {"uid": str, "kind": dict, "operation": str, "subResource": str, "namespace": str, "userInfo": dict,
+            "object": dict, "oldObject": dict}
+
+
 def _check_shape(review: object) -> None:
     # kopf takes these for granted and would answer 500 without a reason.
     request = review.get("request") if isinstance(review, dict) else None
     resource = request.get("resource") if isinstance(request, dict) else None
-    if not isinstance(resource, dict) or not {"group", "version", "resource"} <= resource.keys():
+    if not isinstance(request, dict) or not isinstance(resource, dict) or not all(
+            isinstance(resource.get(name), str) for name in ("group", "version", "resource")):
         raise WebhookError("expected an AdmissionReview with request.resource.group, .version and .resource")
+    _check_types(request, "request", _REQUEST)
+    _check_types(request.get("kind"), "request.kind", {"kind": str})
+    for name in ("object", "oldObject"):
+        _check_types(request.get(name), f"request.{name}", _OBJECT)
+        _check_types((request.get(name) or {}).get("metadata"), f"request.{name}.metadata", _METADATA)
+
+
+def _check_types(found: Any, path: str, expected: Mapping[str, type]) -> None:
+    for name, kind in expected.items():
+        value = (found or {}).get(name)
+        if value is not None and not isinstance(value, kind):
+            raise WebhookError(f"{path}.{name} is a {type(value).__name__}, expected a {kind.__name__}")
 
 
 def _resource(request: Mapping[str, Any]) -> references.Resource:

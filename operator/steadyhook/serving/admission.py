@@ -22,7 +22,7 @@ import aiohttp.web
 import kopf
 
 from steadyhook import metrics
-from steadyhook.serving import _kopf, endpoints, readiness, sockets, tls
+from steadyhook.serving import _kopf, connections, endpoints, intake, readiness, sockets, tls
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,16 @@ PORT_SETTING = "STEADYHOOK_WEBHOOK_PORT"
 Handler = Callable[[aiohttp.web.Request], Awaitable[aiohttp.web.StreamResponse]]
 Callback = Callable[[], Awaitable[None] | None]
 
-# A review carries the old and the new object, and the API server takes up to 3 MiB for one, before JSON escapes.
-REQUEST_BYTES = 16 * 2**20
-# Longer than Go's 90 s for an idle connection, so that it is always the API server that closes one.
-KEEPALIVE_SECONDS = 120
-# The API server gives up on a webhook after 30 s at most, the default is 10 s.
-HANDSHAKE_SECONDS = 10
+# Kubernetes waits for a webhook for 30 s at most, so nobody is left to hear an answer that comes later.
+ANSWER_SECONDS = 35
 IN_FLIGHT_SECONDS = 10
 # What was accepted last may still be in its handshake, of which aiohttp does not know.
 LAST_HANDSHAKES_SECONDS = 0.5
 # To aiohttp 0 would mean to wait without end.
 CUT_OFF_SECONDS = 0.1
-BACKLOG = 1024
+# For the rest of a body that is refused, so that the answer is read before the connection is closed.
+LINGER_SECONDS = 2
+SELDOM_SECONDS = 60
 
 
 class AdmissionServer:
@@ -53,6 +51,7 @@ class AdmissionServer:
     ``readiness``: told here that the port is open, and that it drains; whoever swaps the certificates says the rest.
     ``address`` None: all interfaces. ``port`` 0: any free one, see :attr:`port` for which.
     ``health_port``: where /healthz, /readyz and /metrics are served as long as this runs (None: nowhere).
+    ``max_connections``: how many connections the webhook port holds at once; see :mod:`steadyhook.serving.connections`.
     ``drain_seconds``: how long requests are still accepted after kopf has cancelled the task.
     ``routes``: further handlers for POST by path, for what is not kopf's, such as a ConversionReview.
     ``on_start`` and ``on_drain`` are called, and awaited, in the running loop; each that is called is called once.
@@ -67,6 +66,7 @@ class AdmissionServer:
         port: int = 9443,
         health_port: int | None = 8080,
         drain_seconds: float = 8,
+        max_connections: int = 256,
         routes: Mapping[str, Handler] | None = None,
         on_start: Callback | None = None,
         on_drain: Callback | None = None,
@@ -79,6 +79,7 @@ class AdmissionServer:
         self.health_port = health_port
         self._address = address
         self._drain_seconds = drain_seconds
+        self._max_connections = max_connections
         self._routes = dict(routes or {})
         self._on_start = on_start
         self._on_drain = on_drain
@@ -89,8 +90,9 @@ class AdmissionServer:
         with contextlib.closing(bound):
             self.port = bound.getsockname()[1]
             async with self._endpoints():
-                listener = _Listener(bound, address=self._address, context=self.tls.context,
-                                     routes={**self._routes, "/{id:.*}": _review_handler(_kopf.Reviewer(fn))})
+                listener = _Listener(
+                    bound, address=self._address, context=self.tls.context, reviewer=_kopf.Reviewer(fn),
+                    routes=self._routes, places=connections.affordable(self._max_connections))
                 try:
                     await _run(self._on_start)
                     await self._serve(listener)
@@ -123,7 +125,7 @@ class AdmissionServer:
             if listener.open:
                 logger.info("Draining: requests are still accepted for %g s.", self._drain_seconds)
                 listener.last_answers = True
-                await asyncio.sleep(self._drain_seconds)
+                await self._drain()
                 await listener.finish()
             await asyncio.wait({handover}, timeout=IN_FLIGHT_SECONDS)
         finally:
@@ -131,36 +133,40 @@ class AdmissionServer:
             _settle(handover)
 
 
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._drain_seconds)
+
+
 class _Listener:
     """The TLS port: closed, then open, then closed for good."""
 
     def __init__(
-        self, bound: socket.socket, *, address: str | None, context: ssl.SSLContext, routes: Mapping[str, Handler],
+        self, bound: socket.socket, *, address: str | None, context: ssl.SSLContext, reviewer: _kopf.Reviewer,
+        routes: Mapping[str, Handler], places: int,
     ) -> None:
+        self.open = False
         self.last_answers = False  # whether each answer says that it is the connection's last one
         self._bound = bound
         self._address = address
-        self._context = context
-        self._server: asyncio.Server | None = None
+        self._reviewer = reviewer
+        self._intake = intake.Intake()
         self._in_flight = 0
         self._idle = asyncio.Event()
-        application = aiohttp.web.Application(middlewares=[self._account], client_max_size=REQUEST_BYTES)
-        application.add_routes([aiohttp.web.post(path, handler) for path, handler in routes.items()])
-        self._runner = aiohttp.web.AppRunner(
-            application, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS,
-            shutdown_timeout=CUT_OFF_SECONDS)
-
-    @property
-    def open(self) -> bool:
-        return self._server is not None
+        self._complained: dict[type[BaseException], float] = {}
+        application = aiohttp.web.Application(
+            middlewares=[self._account], client_max_size=intake.REQUEST_BYTES)
+        application.add_routes([aiohttp.web.post(path, self._with_body(handler)) for path, handler in routes.items()])
+        application.add_routes([aiohttp.web.post("/{id:.*}", self._review)])
+        self._runner = connections.runner(
+            application, shutdown_seconds=CUT_OFF_SECONDS, linger_seconds=LINGER_SECONDS)
+        self._connections = connections.Connections(self._runner, port="webhook", places=places, context=context)
 
     async def start(self) -> None:
-        sockets.listen(self._bound, address=self._address, setting=PORT_SETTING, backlog=BACKLOG)
+        sockets.listen(self._bound, address=self._address, setting=PORT_SETTING, backlog=connections.BACKLOG)
         await self._runner.setup()
-        assert self._runner.server is not None
-        self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server, sock=self._bound, ssl=self._context, backlog=BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        self._connections.start(self._bound)
+        self.open = True
+        metrics.set_port_open(True)
 
     async def finish(self) -> None:
         """Accept nothing more, and answer what has been accepted, for IN_FLIGHT_SECONDS at most."""
@@ -175,12 +181,13 @@ class _Listener:
         """Close the port and every connection, at once."""
         self._stop_accepting()
         await self._runner.cleanup()
+        await self._connections.close()
 
     def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            metrics.SERVING.set(0)
+        self.open = False
+        metrics.set_port_open(False)
+        self._connections.stop_accepting()
+        self._bound.close()
 
     @aiohttp.web.middleware
     async def _account(self, request: aiohttp.web.Request, handler: Handler) -> aiohttp.web.StreamResponse:
@@ -188,10 +195,13 @@ class _Listener:
         self._in_flight += 1
         code = 500
         try:
-            response = await _answer(handler, request)
+            with self._connections.request(request) as connection:
+                response = await self._answer(handler, request)
+                code = response.status
+                if connection is not None and code < 400:
+                    connection.useful = True
             if self.last_answers:
                 response.force_close()
-            code = response.status
             return response
         finally:
             self._in_flight -= 1
@@ -200,38 +210,67 @@ class _Listener:
             metrics.ADMISSION_REQUESTS.labels(code=str(code)).inc()
             metrics.ADMISSION_REQUEST_SECONDS.observe(time.monotonic() - started)
 
-
-async def _answer(handler: Handler, request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
-    try:
-        return await handler(request)
-    except aiohttp.web.HTTPException as error:
-        # Raised on, it would become a response only where `Connection: close` cannot be added any more.
-        return aiohttp.web.Response(status=error.status, reason=error.reason, text=error.text)
-
-
-def _review_handler(reviewer: _kopf.Reviewer) -> Handler:
-    """One admission request, with the errors answered by the status codes that kopf's own server gives them."""
-
-    async def review(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        sslpeer = request.transport.get_extra_info("peercert") if request.transport else None
+    async def _answer(self, handler: Handler, request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+        """An error has to become a response here: later `Connection: close` cannot be added to it any more."""
         try:
-            answer = await reviewer(
-                json.loads(await request.text()), webhook=request.match_info["id"] or None, sslpeer=sslpeer,
-                headers=dict(request.headers))
+            async with asyncio.timeout(ANSWER_SECONDS) as deadline:
+                return await handler(request)
+        except aiohttp.web.HTTPException as error:
+            return aiohttp.web.Response(status=error.status, reason=error.reason, text=error.text,
+                                        headers=_allowed_methods(error))
+        except intake.Refused as error:
+            return _refusal(error.status, error)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:  # of a route, from request.json()
+            return _refusal(400, error)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return _refusal(504, TimeoutError(f"there was no answer within {ANSWER_SECONDS} s"))
+            self._complain(request, error)
+            return _refusal(500, RuntimeError(f"the request could not be answered ({type(error).__name__}); see the"
+                                              " server's log"))
+
+    def _with_body(self, handler: Handler) -> Handler:
+        """The handler, called once the whole body is there."""
+
+        async def answer(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+            async with self._intake.body(request):
+                self._connections.answering(request)
+                return await handler(request)
+
+        return answer
+
+    async def _review(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
+        """One admission request, with the errors answered by the status codes that kopf's own server gives them."""
+        sslpeer = request.transport.get_extra_info("peercert") if request.transport else None
+        webhook = request.match_info["id"] or None
+        try:
+            self._reviewer.check_handler(webhook)  # before any of the body is read
+            async with self._intake.body(request) as body, self._intake.parse(body) as review:
+                self._connections.answering(request)
+                return aiohttp.web.json_response(await self._reviewer(
+                    review, webhook=webhook, sslpeer=sslpeer, headers=dict(request.headers)))
         except _kopf.AmbiguousResourceError as error:
             return _refusal(409, error)
         except (_kopf.UnknownResourceError, _kopf.UnknownHandlerError) as error:
             return _refusal(404, error)
-        except (_kopf.WebhookError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except _kopf.WebhookError as error:
             return _refusal(400, error)
-        return aiohttp.web.json_response(answer)
 
-    return review
+    def _complain(self, request: aiohttp.web.Request, error: Exception) -> None:
+        """In full once in a while, since whoever can reach the port decides how often this happens."""
+        now = time.monotonic()
+        if now - self._complained.get(type(error), float("-inf")) > SELDOM_SECONDS:
+            self._complained[type(error)] = now
+            logger.error("A request to %s could not be answered.", request.path, exc_info=error)
 
 
 def _refusal(status: int, error: Exception) -> aiohttp.web.Response:
     # In the body, which the API server shows, and not in the reason phrase, which may have no line breaks.
     return aiohttp.web.Response(status=status, text=f"{error}\n")
+
+
+def _allowed_methods(error: aiohttp.web.HTTPException) -> Mapping[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
 
 
 async def _run(callback: Callback | None) -> None:

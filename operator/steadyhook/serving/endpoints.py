@@ -7,11 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp.web
+from aiohttp import typedefs
 from prometheus_client import REGISTRY, exposition
 
-from steadyhook.serving import readiness, sockets
+from steadyhook.serving import connections, readiness, sockets
 
 PORT_SETTING = "STEADYHOOK_HEALTH_PORT"
+
+PLACES = 32
+"""A kubelet has a connection for each probe, Prometheus one or two. The descriptors are those of the webhook port."""
 
 # Returns None while all is well, else what is wrong.
 Liveness = Callable[[], str | None]
@@ -34,14 +38,32 @@ async def serve(
     """
     bound = sockets.bind(address, port, setting=PORT_SETTING)
     with contextlib.closing(bound):
-        sockets.listen(bound, address=address, setting=PORT_SETTING, backlog=16)
-        runner = aiohttp.web.AppRunner(_application(readiness, liveness), access_log=None, shutdown_timeout=1)
+        sockets.listen(bound, address=address, setting=PORT_SETTING, backlog=PLACES)
+        application = _application(readiness, liveness)
+        runner = connections.runner(application, shutdown_seconds=1, linger_seconds=1)
+        held = connections.Connections(runner, port="health", places=PLACES)
+        application.middlewares.append(_accounting(held))
         await runner.setup()
+        held.start(bound)
         try:
-            await aiohttp.web.SockSite(runner, bound).start()
             yield bound.getsockname()[1]
         finally:
+            held.stop_accepting()
             await runner.cleanup()
+            await held.close()
+
+
+def _accounting(held: connections.Connections) -> typedefs.Middleware:
+    @aiohttp.web.middleware
+    async def account(request: aiohttp.web.Request, handler: typedefs.Handler) -> aiohttp.web.StreamResponse:
+        with held.request(request) as connection:
+            held.answering(request)
+            response = await handler(request)
+            if connection is not None:
+                connection.useful = True
+            return response
+
+    return account
 
 
 def _application(readiness: readiness.Readiness, liveness: Liveness) -> aiohttp.web.Application:

@@ -74,6 +74,7 @@ class AdmissionServer(admission.AdmissionServer):
             port=self._settings.webhook_port,
             health_port=self._settings.health_port,
             drain_seconds=self._settings.drain_seconds,
+            max_connections=self._settings.max_connections,
             routes={**routing.ROUTES, **(routes or {})},
             on_start=self._start,
             on_drain=on_drain,

@@ -8,6 +8,7 @@ import collections.abc
 import logging
 import random
 
+from steadyhook import metrics
 from steadyhook.cluster import client, paths
 from steadyhook.core import election
 from steadyhook.serving import contact
@@ -60,7 +61,9 @@ class Issuers:
             logger.debug("%s could not be read: %s", where, error)
             return
         now = self._cluster.clock.now()
-        if any(record.is_live(now) for record in election.parse(manifest)):
+        live = sum(record.is_live(now) for record in election.parse(manifest))
+        metrics.observe_peering(records=live)
+        if live:
             self._looked_in_vain = False
             self._on_absence(None)
         elif self._looked_in_vain:

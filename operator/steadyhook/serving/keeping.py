@@ -19,6 +19,9 @@ from steadyhook.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+OVERTAKEN_SECONDS = 60.0
+"""Longer than a read of the Secret can be under way."""
+
 
 class Keeper:
     """
@@ -42,6 +45,8 @@ class Keeper:
         self._verdict: serving.Verdict | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._leaf: tuple[facts.Fingerprint | None, float] = (None, 0.0)  # and since when, by the monotonic clock
+        self._newest: tuple[str, int, float] | None = None  # uid and version of the Secret; when that was last told
+        metrics.set_certified(lambda: self.certified)
 
     @property
     def certified(self) -> bool:
@@ -62,9 +67,28 @@ class Keeper:
         return self._now() > certificate.not_after - (certificate.not_after - certificate.not_before) / 10
 
     def see(self, manifest: client.Manifest | None) -> None:
-        """The leaf Secret as it is now; None when there is none."""
+        """The leaf Secret as it is now; None when there is none. What a read brings that was overtaken is ignored."""
+        metrics.SECRET_SEEN.set_to_current_time()
+        if manifest is not None and self._is_overtaken(manifest):
+            logger.debug("Version %s of the Secret is older than what is known.", _version(manifest))
+            return
         self._manifest = manifest
         self._judge()
+
+    def _is_overtaken(self, manifest: client.Manifest) -> bool:
+        """
+        Whether a newer version of this very Secret was told of in the last OVERTAKEN_SECONDS, be it its deletion.
+
+        After a longer time an older version is one that was restored from a backup of etcd.
+        """
+        uid, version, clock = manifest["metadata"]["uid"], _version(manifest), time.monotonic()
+        if version is None:
+            return False
+        if self._newest is not None and self._newest[0] == uid and clock - self._newest[2] < OVERTAKEN_SECONDS and (
+                version < self._newest[1] or (version == self._newest[1] and self._manifest is None)):
+            return True
+        self._newest = (uid, version, clock)
+        return False
 
     def _judge(self) -> None:
         leaf = secrets.read_leaf(self._manifest) if self._manifest else None
@@ -95,6 +119,7 @@ class Keeper:
             self._context.swap(pair.certificate_pem, pair.key_pem)
         except (ValueError, OSError) as error:
             return facts.Defect(reason=reasons.Reason.NOT_USABLE, message=f"Secret {leaf.secret.name}: {error}")
+        metrics.CERTIFICATE_SWAPS.inc()
         return None
 
     def _set_readiness(self, verdict: serving.Verdict) -> None:
@@ -120,6 +145,16 @@ class Keeper:
         if verdict.phase is not serving.Phase.SERVING and leaf is not None:
             metrics.SECRET_REJECTED.labels(reason=verdict.reason).inc()
         if verdict.served is not None:
-            metrics.CERTIFICATE_NOT_AFTER.set(verdict.served.certificate.not_after.timestamp())
-            metrics.CERTIFICATE_GENERATION.set(verdict.served.generation)
+            metrics.observe_served(
+                not_after=verdict.served.certificate.not_after, generation=verdict.served.generation)
         self._on_verdict(verdict)
+
+
+def _version(manifest: client.Manifest) -> int | None:
+    """
+    The resourceVersion, None if it is not a number. Since Kubernetes 1.35 those of one resource may be compared.
+
+    Older API servers and etcd do the same, but promise nothing: https://kep.k8s.io/5504.
+    """
+    text = manifest["metadata"].get("resourceVersion") or ""
+    return int(text) if text.isascii() and text.isdecimal() else None
