@@ -150,22 +150,22 @@ def peering(*, seconds_ago: float) -> client.Manifest:
     return {"metadata": {"name": "steadyhook"}, "status": {"one": {**RECORD, "lastseen": seen.isoformat()}}}
 
 
-@pytest.mark.parametrize(("found", "told"), [
-    (peering(seconds_ago=1), {None}),
-    (peering(seconds_ago=60), {"NobodyIssues"}),
-    ({"metadata": {"name": "steadyhook"}}, {"NobodyIssues"}),
-    (None, set()),
-    (FORBIDDEN, set()),
-    (client.Unreachable(method="GET", path=PEERING, status=500, message="away"), set()),
+@pytest.mark.parametrize(("find", "told"), [
+    (lambda: peering(seconds_ago=1), {None}),
+    (lambda: peering(seconds_ago=60), {"NobodyIssues"}),
+    (lambda: {"metadata": {"name": "steadyhook"}}, {"NobodyIssues"}),
+    (lambda: None, set()),
+    (lambda: FORBIDDEN, set()),
+    (lambda: client.Unreachable(method="GET", path=PEERING, status=500, message="away"), set()),
 ], ids=["live", "expired", "empty", "elsewhere", "forbidden", "unreachable"])
 def test_a_server_tells_that_nobody_issues_when_two_looks_have_found_no_live_record(
-    monkeypatch: pytest.MonkeyPatch, found: client.Manifest | client.APIError | None, told: set[str | None]
+    monkeypatch: pytest.MonkeyPatch, find: Callable[[], client.Manifest | client.APIError | None], told: set[str | None]
 ) -> None:
     monkeypatch.setattr(issuers, "NEED_SECONDS", 0.0)
     heard: list[str | None] = []
 
     async def look() -> None:
-        objects = Objects()
+        objects, found = Objects(), find()
         if found is not None:
             objects.by_path[PEERING] = found
         one = issuers.Issuers(cluster=objects, settings=settings.load(ENVIRONMENT), on_absence=heard.append)

@@ -288,6 +288,8 @@ class Candidacy:
         problem = self._clock_problem(())
         if problem is not None:
             self._complain(problem)
+        else:
+            self._on_problem(None)
         self._change_role(election.Role.CANDIDATE if problem else election.Role.ACTIVE)
         return problem is None
 

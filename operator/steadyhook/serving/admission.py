@@ -91,7 +91,7 @@ class AdmissionServer:
             self.port = bound.getsockname()[1]
             async with self._endpoints():
                 listener = _Listener(
-                    bound, address=self._address, context=self.tls.context, reviewer=_kopf.Reviewer(fn),
+                    bound, address=self._address, context=lambda: self.tls.context, reviewer=_kopf.Reviewer(fn),
                     routes=self._routes, places=connections.affordable(self._max_connections))
                 try:
                     await _run(self._on_start)
@@ -141,8 +141,8 @@ class _Listener:
     """The TLS port: closed, then open, then closed for good."""
 
     def __init__(
-        self, bound: socket.socket, *, address: str | None, context: ssl.SSLContext, reviewer: _kopf.Reviewer,
-        routes: Mapping[str, Handler], places: int,
+        self, bound: socket.socket, *, address: str | None, context: Callable[[], ssl.SSLContext],
+        reviewer: _kopf.Reviewer, routes: Mapping[str, Handler], places: int,
     ) -> None:
         self.open = False
         self.last_answers = False  # whether each answer says that it is the connection's last one

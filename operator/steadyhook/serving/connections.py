@@ -15,16 +15,18 @@ import asyncio
 import collections.abc
 import contextlib
 import enum
+import functools
 import logging
 import resource
 import socket
 import ssl
 import time
+from typing import NoReturn
 
 import aiohttp.http
 import aiohttp.web
 
-from steadyhook import metrics
+from steadyhook import metrics, supervision
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +130,13 @@ class Connections:
     Accepts on a listening socket, and looks after what it accepted.
 
     ``runner``, from :func:`runner`, is set up before :meth:`start`. ``port`` names the port in metrics and log lines;
-    ``places``: how many connections there may be at once; ``context`` None: without TLS. For one event loop.
+    ``places``: how many connections there may be at once; ``context``: asked for that of each connection, None: without
+    TLS. For one event loop.
     """
 
     def __init__(
-        self, runner: aiohttp.web.AppRunner, *, port: str, places: int, context: ssl.SSLContext | None = None
+        self, runner: aiohttp.web.AppRunner, *, port: str, places: int,
+        context: collections.abc.Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._runner = runner
         self._port = port
@@ -141,12 +145,13 @@ class Connections:
         self._open: dict[asyncio.Protocol, Connection] = {}
         self._changed = asyncio.Event()
         self._complained_at = float("-inf")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[NoReturn]] = []
         metrics.CONNECTIONS.labels(port=port).set_function(lambda: len(self._open))
 
     def start(self, listening: socket.socket) -> None:
-        self._tasks = [asyncio.create_task(self._accept(listening), name=f"accepting on the {self._port} port"),
-                       asyncio.create_task(self._sweep(), name=f"deadlines of the {self._port} port")]
+        self._tasks = [
+            asyncio.create_task(supervision.keep(f"{self._port} port", functools.partial(self._accept, listening))),
+            asyncio.create_task(supervision.keep(f"deadlines of the {self._port} port", self._sweep))]
 
     def stop_accepting(self) -> None:
         """Accept nothing more; what was accepted stays."""
@@ -217,11 +222,12 @@ class Connections:
                     await self._changed.wait()
 
     async def _open_up(self, connection: Connection, accepted: socket.socket) -> None:
-        seconds = None if self._context is None else HANDSHAKE_SECONDS
+        context = self._context() if self._context is not None else None
+        seconds = None if context is None else HANDSHAKE_SECONDS
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=None if self._context is None else CLOSING_SECONDS)
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=None if context is None else CLOSING_SECONDS)
         except OSError as error:
             metrics.HANDSHAKE_FAILURES.inc()
             logger.debug("A connection to the %s port was not established: %s", self._port, error)

@@ -40,10 +40,16 @@ class SwappableContext:
         self._lock = threading.Lock()
         self._current: ssl.SSLContext | None = None
         self._waiters: list[Callable[[], None]] = []
-        # It never carries a certificate itself. OpenSSL takes the TLS versions, the ticket settings and the cache of
-        # sessions from it, and the certificate from the context that the callback chooses.
-        self.context = _server_context()
-        self.context.sni_callback = self._hand_over
+        self._accepting = self._accepting_context()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """
+        The context for a connection that is accepted now; another one after each swap.
+
+        OpenSSL keeps the sessions of TLS 1.2 in it, even without tickets: with a new one none outlives its certificate.
+        """
+        return self._accepting
 
     @property
     def has_certificate(self) -> bool:
@@ -58,6 +64,7 @@ class SwappableContext:
         fresh = context_from_pem(certificate_pem, key_pem)
         with self._lock:
             self._current = fresh
+            self._accepting = self._accepting_context()
             waiters = tuple(self._waiters)
         for wake in waiters:
             wake()
@@ -80,6 +87,14 @@ class SwappableContext:
         finally:
             with self._lock:
                 self._waiters.remove(wake)
+
+    def _accepting_context(self) -> ssl.SSLContext:
+        # It never carries a certificate itself. OpenSSL takes the TLS versions, the ticket settings and the cache of
+        # sessions from it, and the certificate from the context that the callback chooses: so a connection that was
+        # accepted before a swap, and whose handshake begins after it, gets the new certificate.
+        context = _server_context()
+        context.sni_callback = self._hand_over
+        return context
 
     def _hand_over(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
         # OpenSSL calls this for each ClientHello, also for one that names no server.
