@@ -93,12 +93,12 @@ class Cluster:
             return {"items": self._items(plain), "metadata": {"resourceVersion": "1"}}
         return copy.deepcopy(self._found("GET", plain))
 
-    async def find(self, path: str) -> JsonObject | None:
+    async def find(self, path: str, *, seconds: float = 10.0) -> JsonObject | None:
         with contextlib.suppress(client.NotFound):
             return await self.get(path)
         return None
 
-    async def find_metadata(self, path: str, *, seconds: float = 10.0) -> JsonObject | None:
+    async def find_metadata(self, path: str) -> JsonObject | None:
         found = await self.find(path)
         return {"metadata": found["metadata"]} if found else None
 

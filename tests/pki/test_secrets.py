@@ -234,7 +234,9 @@ def bare(data: Mapping[str, str | None], **metadata: Any) -> dict[str, Any]:
     ({"annotations": {"steadyhook.io/adopt": "true"}}, True, True),
     ({"annotations": {"steadyhook.io/adopt": "no"}}, False, False),
     ({"annotations": {"steadyhook.io/ready": "00"}}, True, True),
+    ({"annotations": {"steadyhook.io/retired": "", "steadyhook.io/switched": ""}}, True, True),  # an adopted CA Secret
     ({"annotations": {"listener.cattle.io/cn-hook.ns.svc": "hook.ns.svc"}}, False, True),
+    ({"annotations": {"listener.cattle.io/static": "true"}}, False, False),
 ])
 def test_a_secret_is_ours_by_our_marks_or_by_a_persons_leave(
     metadata: dict[str, Any], ours: bool, ours_by_listener: bool
