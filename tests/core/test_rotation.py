@@ -80,6 +80,22 @@ def test_the_switch_waits_for_a_configuration_that_cannot_be_written() -> None:
     assert "blocked" in decision.message
 
 
+def test_such_a_configuration_is_waited_for_until_the_leaf_is_due_and_does_not_take_it_down_with_the_ca() -> None:
+    ends = NOW + datetime.timedelta(hours=719)  # within renewBefore, and the CA allows for no longer leaf
+    ending = dataclasses.replace(OLD, not_after=ends)
+    blocked = builders.configuration(ending, name="blocked", known=False, state=facts.ConfigurationState.FORBIDDEN)
+    world = seen(
+        leaf=builders.leaf(signer=ending, cert=builders.certificate(not_after=ends)),
+        configurations=(builders.configuration(ending, NEW), blocked))
+    decision = decide(dataclasses.replace(world, authority=builders.authority(ending, NEW, successor=NEW)))
+    assert isinstance(only(decision), steps.Switch)
+    assert "blocked" in decision.message
+    issue = only(decide(dataclasses.replace(
+        world, authority=builders.authority(ending, NEW, successor=NEW, switched=True))))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == NEW
+
+
 def test_a_renewal_during_the_wait_for_trust_is_signed_by_the_ca_in_use() -> None:
     blocked = builders.configuration(OLD, name="blocked", state=facts.ConfigurationState.FORBIDDEN)
     issue = only(decide(seen(leaf=None, configurations=(*BOTH, blocked))))

@@ -22,13 +22,14 @@ def status(
 ) -> dict[str, Any]:
     """The whole status, made from what was seen; equal to ``previous`` when nothing has changed."""
     bundle = issuing.trust_bundle(seen, now)
+    progress = _rotation(seen, decision, previous, now)
     # What is in the Secrets of somebody else's is nothing to be remembered.
     trusted = seen.remembered if issuing.foreign_secrets(seen) else {item.fingerprint for item in bundle}
     result: dict[str, Any] = {
         "observedGeneration": observed_generation,
         "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
         "conditions": _merge(
-            previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now), now=now,
+            previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now, progress), now=now,
             observed_generation=observed_generation),
         "configurations": _configurations(seen, bundle),
         "trustedCAs": sorted(trusted)[:issuing.BUNDLE_LIMIT],
@@ -52,12 +53,21 @@ def status(
         result |= {"caFingerprint": signer.fingerprint, "caNotAfter": _timestamp(signer.not_after)}
     else:
         result |= {key: previous[key] for key in ("caFingerprint", "caNotAfter") if key in previous}
-    if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
-        before = previous.get("rotation")
-        since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
-        result["rotation"] = {
-            "phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
+    if progress is not None:
+        result["rotation"] = progress
     return {key: value for key, value in result.items() if value not in (0, [])}
+
+
+def _rotation(
+    seen: facts.Seen, decision: issuing.Decision, previous: collections.abc.Mapping[str, Any], now: datetime.datetime
+) -> dict[str, str] | None:
+    """Where a rotation stands, and since when; None if there is none."""
+    phase = rotation.phase(seen)
+    if phase is reasons.Reason.NOT_ROTATING:
+        return None
+    before = previous.get("rotation")
+    since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
+    return {"phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
 
 
 def _signer(seen: facts.Seen) -> facts.Certificate | None:
@@ -104,14 +114,14 @@ def blocked_status(
 
 def _conditions(
     seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
-    now: datetime.datetime,
+    now: datetime.datetime, progress: dict[str, str] | None,
 ) -> list[dict[str, str]]:
     defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
         reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
-    trouble = _trouble(seen, wanted, decision, acknowledged, now)
+    trouble = _trouble(seen, wanted, decision, acknowledged, now) or _held(seen, decision, progress, now)
     return [
         _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
                    defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
@@ -179,6 +189,20 @@ def _trouble(
             message=f"{bounds.listing(seen.strays, '; ')}, which does not exist; correct the annotation or apply the"
                     " certificate")
     return None
+
+
+def _held(
+    seen: facts.Seen, decision: issuing.Decision, progress: dict[str, str] | None, now: datetime.datetime
+) -> facts.Defect | None:
+    """That a new CA waits for long to be trusted: whoever may make a configuration may hold up a rotation."""
+    since = _parse_date(progress["since"]) if progress is not None else None
+    if since is None or decision.reason is not reasons.Reason.DISTRIBUTING or decision.wake_at is not None:
+        return None
+    if (now - since).total_seconds() < rotation.DEADLINE_SECONDS:
+        return None
+    return facts.Defect(
+        reason=reasons.Reason.DISTRIBUTION_OVERDUE, message=f"{decision.message}, which may not be written: let it be,"
+        " or take the annotation away from it, or delete it; else this waits until the leaf is due")
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:

@@ -54,6 +54,7 @@ class Reason(enum.StrEnum):
     NOT_ROTATING = "NotRotating"
     STARTING_ROTATION = "StartingRotation"
     DISTRIBUTING = "Distributing"
+    DISTRIBUTION_OVERDUE = "DistributionOverdue"
     SWITCHING = "Switching"
     ACKNOWLEDGING = "Acknowledging"
     PROVING = "Proving"
