@@ -86,7 +86,7 @@ class Cluster:
             raise client.NotFound(method=method, path=path, status=404, message="not found")
         return self.objects[path]
 
-    async def get(self, path: str) -> JsonObject:
+    async def get(self, path: str, *, seconds: float = 10.0) -> JsonObject:
         await self._begin("GET", path)
         plain = path.partition("?")[0]
         if plain.rpartition("/")[2] in ("managernodes", "endpointslices", "webhookcertificates"):
