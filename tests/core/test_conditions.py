@@ -180,3 +180,12 @@ def test_a_rotation_that_is_held_up_by_what_may_not_be_written_waits_for_a_perso
     degraded = condition(told, "Degraded")
     assert degraded[:2] == ("True", "DistributionOverdue")
     assert "ValidatingWebhookConfiguration blocked" in degraded[2]
+
+
+@pytest.mark.parametrize("state", [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.UNTRIED])
+def test_what_may_not_be_written_is_not_ours_because_it_carries_the_bundle_which_is_no_secret(
+    state: facts.ConfigurationState
+) -> None:
+    copied = builders.configuration(OLD, name="copied", known=False, state=state)
+    told = status(settled(configurations=(copied, builders.configuration(OLD, name="written", known=False))))
+    assert [item["name"] for item in told["configurations"] if item.get("ours")] == ["written"]

@@ -307,6 +307,9 @@ class Issuer:
         leaf = model.read_leaf(
             leaf_item, authority.bundle if authority else (), by_listener=by_listener) if leaf_item else None
         listed = self.world.store.list(model.CONFIGURATION)
+        if by_listener and leaf_item is not None and leaf is not None and not leaf.signers:
+            trusted = tuple(one for item in listed for entry in item.value for one in entry.trusted)
+            leaf = model.read_leaf(leaf_item, trusted, by_listener=True)
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
         known = conditions.known_configurations(status)

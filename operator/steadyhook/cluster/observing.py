@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 READS_AT_ONCE = 8  # of configurations that have changed
 READ_ATTEMPTS = 3
+CANDIDATES = 1024  # certificates that may have signed a leaf
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,9 @@ async def observe(
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
         found = asking.Found(configurations=await calls.find(cluster, wanted.services))
+        if leaf_manifest is not None and leaf is not None and not leaf.signers:
+            # The CA Secret is lost, or another one: who has signed may be found where the application has put it.
+            leaf = secrets.read_leaf(leaf_manifest, by_listener=True, authorities=_trusted(found.configurations))
         # A CA of the user's own may sign for others too, who call by names of their own.
         ours = authority is not None and wanted.authority_name is None
         callers = calls.trusting(authority.bundle if authority is not None and ours else ())
@@ -80,6 +84,12 @@ async def observe(
     return Observation(
         seen=dataclasses.replace(seen, servers=serving.servers, foreign_entries=serving.foreign_entries), pairs=pairs,
         listeners=serving.listeners)
+
+
+def _trusted(configurations: collections.abc.Iterable[facts.Configuration]) -> list[facts.Certificate]:
+    """What webhooks trust, each certificate once: so many that nobody can make this take long."""
+    every = (item for one in configurations for entry in one.entries for item in entry.trusted)
+    return list({item.fingerprint: item for item in every}.values())[:CANDIDATES]
 
 
 async def find_rival(cluster: client.Cluster, namespace: str, name: str) -> rivals.Rival | None:

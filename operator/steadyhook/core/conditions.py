@@ -281,8 +281,9 @@ def _configuration(
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result: dict[str, Any] = {
         "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if configuration.known or carries:
-        result["ours"] = True  # not to be told by the state: it may be forbidden since
+    if configuration.known or (carries and standing is facts.ConfigurationState.OPEN):
+        # Not to be told by the state: it may be forbidden since. Nor by what it carries: the bundle is no secret.
+        result["ours"] = True
     if lacking and _is_blocked(seen, configuration):
         result["message"] = bounds.cut(_describe_blocked(configuration, standing))
     return result

@@ -139,11 +139,16 @@ def _taken_over(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 
 def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
-    """What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's."""
+    """
+    What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's.
+
+    Anybody can make one that calls the application, so of these only what is known to matter counts.
+    """
     if not configuration.known and configuration.standing is not facts.ConfigurationState.READ_ONLY:
         return ()
     known = _known(seen)
-    found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+    was_ours = configuration.known and not seen.remembered
+    found = tuple(item for item in _all_trusted(configuration) if was_ours or item.fingerprint in known)
     return found[:facts.TAKEOVER_LIMIT]
 
 
