@@ -111,6 +111,18 @@ def test_a_listener_has_acknowledged_what_it_was_seen_to_serve() -> None:
     assert promote.bundle == (NEW,)
 
 
+def test_a_leaf_of_somebody_elses_is_not_called_ready_and_nothing_of_it_is_told_as_ours() -> None:
+    foreign = seen(leaf=adopted(secret=builders.secret(ours=False)), authority=None)
+    decision = decide(foreign)
+    assert decision.reason is reasons.Reason.NOT_OURS
+    status = conditions.status(
+        seen=foreign, wanted=builders.wanted(**SPEC), decision=decision, previous={}, observed_generation=1, now=NOW,
+        acknowledged=conditions.Acknowledged(done=0, total=0))
+    ready = next(item for item in status["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NotOurs")
+    assert not {"fingerprint", "notAfter", "generation"} & status.keys()
+
+
 ALIEN = builders.ca("alien")
 
 

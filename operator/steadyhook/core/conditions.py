@@ -36,7 +36,7 @@ def status(
         "retiredCAs": list(issuing.retired(seen, kept=trusted)),
     }
     certificate = seen.leaf.certificate if seen.leaf else None
-    if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
+    if certificate and seen.leaf and _leaf_defect(seen, wanted, now) is None:
         result |= {
             "fingerprint": certificate.fingerprint,
             "generation": seen.leaf.generation or 0,
@@ -68,6 +68,17 @@ def _rotation(
     before = previous.get("rotation")
     since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
     return {"phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
+
+
+def _leaf_defect(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    """Why the leaf is not good, or is none that anybody looks after; None if it is good."""
+    if seen.leaf is None:
+        return facts.Defect(
+            reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    if seen.leaf.secret in issuing.foreign_secrets(seen):
+        return facts.Defect(reason=reasons.Reason.NOT_OURS,
+                            message=f"Secret {wanted.secret_name} was made by somebody else, and is not looked after")
+    return leaf.first_defect(seen.leaf, now)
 
 
 def _signer(seen: facts.Seen) -> facts.Certificate | None:
@@ -116,8 +127,7 @@ def _conditions(
     seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
     now: datetime.datetime, progress: dict[str, str] | None,
 ) -> list[dict[str, str]]:
-    defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
-        reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    defect = _leaf_defect(seen, wanted, now)
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
