@@ -89,17 +89,24 @@ def test_a_secret_that_is_spoiled_again_and_again_is_left_alone_for_a_while_and_
         (pause,) = one.seconds_until_open(now)
         pauses.append(round(pause))
         now += pause
-    assert pauses == [59, 119, 239, 479, 959, 1919, 3599, 3599]
+    assert pauses == [59, 119, 239, 299, 299, 299, 299, 299]
 
 
 def test_a_calm_while_ends_a_fight() -> None:
     one = memory.Memory()
-    for now in range(4):
+    for now in range(memory.CONTEST_REPAIRS):
         one.note_repair(issue(), WANTED, float(now))
-    for now in range(10_000, 10_004):
+    for now in range(10_000, 10_000 + memory.CONTEST_REPAIRS):
         told = one.note_repair(issue(), WANTED, float(now))
     assert told is not None
     assert told.endswith("it is left alone for 60 s")
+
+
+def test_damages_of_different_kinds_are_no_fight() -> None:
+    one = memory.Memory()
+    reasons_of_damage = [item for item in reasons.Reason if item not in issuing.NO_DAMAGE][:20]
+    told = [one.note_repair(issue(item), WANTED, float(now)) for now, item in enumerate(reasons_of_damage)]
+    assert told == [None] * 20
 
 
 @pytest.mark.parametrize("reason", sorted(issuing.NO_DAMAGE))

@@ -153,8 +153,8 @@ def foreign_leaf_and_authority(culprit: Culprit) -> None:
 
 
 def expired(culprit: Culprit) -> None:
-    long_ago = _now() - datetime.timedelta(hours=2)
-    culprit.put(culprit.mint_leaf(now=long_ago, duration=datetime.timedelta(hours=1)))
+    # Its CA began five minutes before the test at the earliest, and no leaf begins before its CA.
+    culprit.put(culprit.mint_leaf(now=_now() - datetime.timedelta(minutes=4), duration=datetime.timedelta(minutes=2)))
 
 
 def wrong_names(culprit: Culprit) -> None:

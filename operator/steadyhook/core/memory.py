@@ -7,14 +7,14 @@ active instance measures each wait anew.
 import collections.abc
 import dataclasses
 
-from steadyhook.core import facts, issuing, policy, rotation, steps
+from steadyhook.core import facts, issuing, policy, reasons, rotation, steps
 
 FORBIDDEN_SECONDS = 300.0  # how long a configuration that may not be patched is left alone
 TRY_AGAIN_SECONDS = 5.0  # after a trial that has shown nothing
 CONTEST_SECONDS = 60.0  # so many injections of one bundle into one configuration within this time are a fight
 CONTEST_INJECTIONS = 4
-CONTEST_REPAIRS = 4  # so many repairs of one Secret within that time are a fight as well
-LONGEST_CONTEST_SECONDS = 3600.0  # a fight that goes on is taken up more and more rarely
+CONTEST_REPAIRS = 6  # so many repairs of one Secret, for the same reason, within that time are a fight as well
+LONGEST_CONTEST_SECONDS = 300.0  # a fight that goes on is taken up more rarely
 
 
 Bundle = tuple[facts.Certificate, ...]
@@ -31,7 +31,7 @@ class Memory:
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
         self._accepted: set[str] = set()
         self._injections: dict[str, tuple[Bundle, list[float]]] = {}
-        self._repairs: dict[str, list[float]] = {}  # by Secret's name
+        self._repairs: dict[tuple[str, reasons.Reason], list[float]] = {}  # by Secret's name
         self._contested: dict[str, tuple[float, float]] = {}  # until when a Secret is left alone, and for how long
         self._unserved_since: float | None = None
         self.last_generation = 0
@@ -137,19 +137,20 @@ class Memory:
         """
         A step was carried out; in words for an Event, whose Secret is now left alone for a while, else None.
 
-        A repair again and again means that somebody else spoils or deletes the Secret each time.
+        A repair for the same reason again and again means that somebody else spoils or deletes the Secret each time.
         """
-        name = _repaired(action, wanted)
-        if name is None:
+        repaired = _repaired(action, wanted)
+        if repaired is None:
             return None
-        recent = [at for at in self._repairs.get(name, []) if now - at < CONTEST_SECONDS]
-        self._repairs[name] = [*recent, now]
+        name, _ = repaired
+        recent = [at for at in self._repairs.get(repaired, []) if now - at < CONTEST_SECONDS]
+        self._repairs[repaired] = [*recent, now]
         if len(recent) + 1 < CONTEST_REPAIRS:
             return None
         until, length = self._contested.get(name, (float("-inf"), CONTEST_SECONDS / 2))
         length = min(2 * length, LONGEST_CONTEST_SECONDS) if now - until < 2 * length else CONTEST_SECONDS
         self._contested[name] = (now + length, length)
-        self._repairs[name] = []
+        self._repairs[repaired] = []
         return (f"Secret {name} had to be repaired {len(recent) + 1} times within {CONTEST_SECONDS:.0f} s; it is left"
                 f" alone for {length:.0f} s")
 
@@ -173,13 +174,13 @@ class Memory:
                 **{uid: state for uid, (state, _) in self._blocked.items()}}
 
 
-def _repaired(action: steps.Step, wanted: policy.Policy) -> str | None:
-    """The name of the Secret that a step has repaired, if it has."""
+def _repaired(action: steps.Step, wanted: policy.Policy) -> tuple[str, reasons.Reason] | None:
+    """The name of the Secret that a step has repaired, and of what, if it has."""
     match action:
         case steps.IssueLeaf() if action.reason not in issuing.NO_DAMAGE:
-            return wanted.secret_name
+            return wanted.secret_name, action.reason
         case steps.CreateAuthority():
-            return wanted.authority_secret_name
+            return wanted.authority_secret_name, action.reason
         case steps.ExtendBundle() if action.authority.bundle_damaged:
-            return wanted.authority_secret_name
+            return wanted.authority_secret_name, reasons.Reason.EXTENDING_BUNDLE
     return None

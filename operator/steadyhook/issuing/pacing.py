@@ -14,7 +14,7 @@ import weakref
 
 from steadyhook.core import issuing, reasons, steps
 
-KEYS_AT_ONCE, KEY_SECONDS = 20, 30.0
+KEYS_AT_ONCE, KEY_SECONDS = 40, 10.0
 """So many keys may be made at once for one certificate, for repairs, and then one in each so many seconds."""
 REQUESTS_AT_ONCE, REQUEST_SECONDS = 4, 60.0
 """The same for leaves that only an annotation asks for."""
