@@ -402,7 +402,9 @@ def test_a_status_is_no_change_of_a_certificate_and_everything_else_is() -> None
     path, manifest = fakes.certificate()
     first = marks.mark(cluster.put(path, manifest))
     assert marks.mark(cluster.put(path, {**manifest, "status": {"fingerprint": "ab"}})) == first
-    assert marks.mark(cluster.put(path, {**manifest, "metadata": {"annotations": {"a": "b"}}})) != first
+    assert marks.mark(cluster.put(path, {**manifest, "metadata": {"annotations": {"a": "b"}}})) == first
+    asked = {"annotations": {"steadyhook.io/rotate-leaf": "b"}}
+    assert marks.mark(cluster.put(path, {**manifest, "metadata": asked})) != first
     assert marks.mark(cluster.put(path, {**manifest, "spec": {}})) != first
 
 
