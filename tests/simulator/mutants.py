@@ -468,7 +468,8 @@ def a_configuration_that_was_never_tried_is_taken_over() -> contextlib.AbstractC
 
 @mutant
 def a_configuration_that_never_relied_on_us_is_waited_for() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(rotation, "_relies_on", return_value=True)
+    return mock.patch.object(
+        rotation, "_breaks", lambda entry, certificate, used: certificate not in entry.trusted)
 
 
 @mutant

@@ -126,8 +126,8 @@ def _conditions(
 UNSERVED_SECONDS = 600.0
 """After so long in which no instance has served the Secret's leaf, a person has to look at it."""
 
-_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE, reasons.Reason.NOT_OURS,
-                 reasons.Reason.CONTESTED)
+_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.TRUST_OVERDUE, reasons.Reason.WRONG_CERTIFICATE,
+                 reasons.Reason.NOT_OURS, reasons.Reason.CONTESTED)
 
 
 def _trouble(

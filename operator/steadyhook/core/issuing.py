@@ -324,9 +324,10 @@ def _leaf(
     waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
     if lacking and waits and _not_due(seen, wanted, now) is None:
         # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
-        return Decision(
-            reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
-            + ", ".join(f"{item.kind} {item.name}" for item in lacking))
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.PENDING,
+                        message=f"{defect.message}, which has yet to be trusted by "
+                        + rotation.holding(lacking, remedy=overdue))
     wait_seconds = _unsettled_seconds(seen, wanted, signer, bundle)
     if wait_seconds > 0:
         return Decision(
@@ -385,9 +386,9 @@ def _switch(
                         message=_not_yet("the new CA", successor))
     lacking = rotation.untrusting(seen, successor)
     if lacking:
-        return Decision(
-            reason=reasons.Reason.DISTRIBUTING,
-            message="the new CA has to be trusted by " + ", ".join(f"{item.kind} {item.name}" for item in lacking))
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.DISTRIBUTING,
+                        message="the new CA has to be trusted by " + rotation.holding(lacking, remedy=overdue))
     wait_seconds = wanted.settle_seconds - seen.trusted_seconds.get(successor.fingerprint, 0.0)
     if wait_seconds > 0:
         return Decision(
