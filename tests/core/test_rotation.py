@@ -128,12 +128,10 @@ def test_what_the_last_leaf_was_signed_by_is_in_use_though_the_secret_is_lost() 
     assert rotation.untrusting(seen(leaf=None, configurations=(blocked,)), NEW) == (blocked,)
 
 
-def test_where_nobody_knows_which_ca_is_in_use_whatever_is_trusted_counts() -> None:
-    adopted = builders.leaf(signer=OLD, signers=frozenset(), adopted=True)
-    trusting = builders.configuration(ALIEN, name="trusting", state=facts.ConfigurationState.READ_ONLY)
-    empty = builders.configuration(name="empty", state=facts.ConfigurationState.READ_ONLY)
-    assert rotation.untrusting(
-        seen(leaf=adopted, last_signer=None, configurations=(trusting, empty)), NEW) == (trusting,)
+def test_a_leaf_that_nobody_trusts_is_replaced_without_waiting_for_anybody() -> None:
+    planted = builders.leaf(signer=ALIEN, signers=frozenset(), adopted=True)
+    stranger = builders.configuration(ALIEN, name="stranger", state=facts.ConfigurationState.READ_ONLY)
+    assert rotation.untrusting(seen(leaf=planted, last_signer=None, configurations=(stranger,)), NEW) == ()
 
 
 @pytest.mark.parametrize(("state", "remedy"), [

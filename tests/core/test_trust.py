@@ -101,6 +101,11 @@ def test_what_is_known_to_be_ours_gives_back_only_what_the_status_remembers() ->
     assert bundle(seen(authority=None, leaf=None, configurations=(overwritten,))) == {OLD}
 
 
+def test_what_the_status_remembers_is_taken_back_from_whoever_has_kept_it() -> None:
+    keeper = builders.configuration(OLD, ALIEN, name="keeper", known=False, state=State.FORBIDDEN)
+    assert bundle(seen(authority=None, leaf=None, configurations=(keeper,))) == {OLD}
+
+
 @pytest.mark.parametrize(("entry", "state"), [
     (facts.Entry(name="a", trusted=(ALIEN,), readable=False), "Unreadable"),
     (facts.Entry(name="a", trusted=CROWD[:65]), "TooManyCertificates"),

@@ -68,7 +68,7 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
             where, f"{model.CONFIGURATION}{index}", (alien,) if taken_over else ())
     if plan.kind == "strange" and rng.random() < 0.5:
         happenings.occupy(where, rng.randrange(6))
-    if plan.kind in ("strange", "own-ca", "rotation") and rng.random() < 0.5:
+    if plan.kind in ("strange", "own-ca", "rotation", "listeners") and rng.random() < 0.5:
         happenings.intrude(where)
     for view in (view for uid, views in where.views.items() if uid not in _uids(where, where.never)
                  for view in views):

@@ -42,8 +42,6 @@ async def observe(
     leaf_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.secret_name))
     by_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
     authority = secrets.read_authority(authority_manifest, by_listener=by_listener) if authority_manifest else None
-    leaf = secrets.read_leaf(leaf_manifest, authorities=authority.bundle if authority else (),
-                             by_listener=by_listener) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
@@ -55,6 +53,11 @@ async def observe(
         found = await asked.find(cluster, manifest, wanted, states=states,
                                  listing=lambda kind: calls.listed(cluster, kind))
         callers = found.configurations
+    # A leaf of a listener comes without its CA: if the CA Secret is lost, the configurations alone may hold it.
+    trusted = (one for item in found.configurations for entry in item.entries for one in entry.trusted)
+    candidates = [*(authority.bundle if authority is not None else ()), *(trusted if by_listener else ())]
+    leaf = secrets.read_leaf(
+        leaf_manifest, authorities=candidates, by_listener=by_listener) if leaf_manifest is not None else None
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,

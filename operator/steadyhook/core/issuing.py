@@ -138,11 +138,17 @@ def _taken_over(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 
 def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
-    """What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's."""
-    if not configuration.known and configuration.standing is not facts.ConfigurationState.READ_ONLY:
-        return ()
-    known = _known(seen)
-    found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+    """
+    What a configuration gives back when the CA Secret is lost: what the status remembers, whoever has kept it.
+
+    What a leaf alone speaks for counts only in those that were ours, or are the application's.
+    """
+    known = seen.remembered | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
+    if configuration.known or configuration.standing is facts.ConfigurationState.READ_ONLY:
+        known = _known(seen)
+        found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+        return found[:facts.TAKEOVER_LIMIT]
+    found = tuple(item for item in _all_trusted(configuration) if item.fingerprint in known)
     return found[:facts.TAKEOVER_LIMIT]
 
 

@@ -82,7 +82,7 @@ def signer(seen: facts.Seen) -> facts.Certificate | None:
 
 
 def in_use(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
-    """The CAs that clients need now: those that verify the leaf in the Secret, or the last one that is known of."""
+    """The CAs that clients need now: those that verify the leaf in the Secret, and the last one that is known of."""
     signers = seen.leaf.signers if seen.leaf else frozenset()
     return signers | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
 
@@ -93,7 +93,7 @@ def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.
 
     Such a configuration has an entry that trusts a CA in use and does not trust the certificate. An entry that trusts
     no CA in use is broken already, or was never ours: anyone can ask for the bundle by annotation, or call the Service,
-    and holds up nothing by that. Only where no CA in use is known, every entry that trusts anything counts.
+    and holds up nothing by that.
     """
     used = in_use(seen)
     return tuple(
@@ -102,7 +102,7 @@ def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.
 
 def _breaks(entry: facts.Entry, certificate: facts.Certificate, used: frozenset[facts.Fingerprint]) -> bool:
     trusted = {item.fingerprint for item in entry.trusted}
-    return certificate.fingerprint not in trusted and bool(trusted & used if used else trusted)
+    return certificate.fingerprint not in trusted and bool(trusted & used)
 
 
 def next_signer(seen: facts.Seen) -> facts.Certificate | None:
