@@ -38,8 +38,6 @@ def run(plan: schedule.Schedule) -> Outcome:
         _set_up(where, plan)
         _play(where, plan)
         _rest(where, checker, plan)
-    except invariants.Forgotten as error:
-        log.add(where.now, "FORGOTTEN", str(error))
     except invariants.Violation as error:
         violation = str(error)
         log.add(where.now, "VIOLATION", violation)

@@ -146,7 +146,7 @@ def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[fa
     known = seen.remembered | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
     if configuration.known or configuration.standing is facts.ConfigurationState.READ_ONLY:
         known = _known(seen)
-        found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+        found = tuple(item for item in _all_trusted(configuration) if not known or item.fingerprint in known)
         return found[:facts.TAKEOVER_LIMIT]
     found = tuple(item for item in _all_trusted(configuration) if item.fingerprint in known)
     return found[:facts.TAKEOVER_LIMIT]
