@@ -168,20 +168,6 @@ def test_a_server_that_was_looked_at_is_in_no_wait() -> None:
     assert not rotation.is_dark(SAID)
 
 
-def test_a_rotation_that_is_held_up_by_what_may_not_be_written_waits_for_a_person_after_hours() -> None:
-    blocked = builders.configuration(OLD, name="blocked", known=False, state=facts.ConfigurationState.FORBIDDEN)
-    held = settled(
-        authority=builders.authority(OLD, NEW, successor=NEW), trusted_seconds={NEW.fingerprint: 60.0},
-        configurations=(builders.configuration(OLD, NEW), blocked))
-    first = status(held)
-    assert condition(first, "Degraded")[0] == "False"
-    since = NOW - datetime.timedelta(seconds=rotation.DEADLINE_SECONDS + 1)
-    told = status(held, previous={**first, "rotation": {**first["rotation"], "since": f"{since:%Y-%m-%dT%H:%M:%SZ}"}})
-    degraded = condition(told, "Degraded")
-    assert degraded[:2] == ("True", "DistributionOverdue")
-    assert "ValidatingWebhookConfiguration blocked" in degraded[2]
-
-
 @pytest.mark.parametrize("state", [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.UNTRIED])
 def test_what_may_not_be_written_is_not_ours_because_it_carries_the_bundle_which_is_no_secret(
     state: facts.ConfigurationState

@@ -43,15 +43,10 @@ async def observe(
     leaf_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.secret_name))
     by_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
     authority = secrets.read_authority(authority_manifest, by_listener=by_listener) if authority_manifest else None
-    leaf = secrets.read_leaf(leaf_manifest, authorities=authority.bundle if authority else (),
-                             by_listener=by_listener) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
         found = asking.Found(configurations=await calls.find(cluster, wanted.services))
-        if leaf_manifest is not None and leaf is not None and not leaf.signers:
-            # The CA Secret is lost, or another one: who has signed may be found where the application has put it.
-            leaf = secrets.read_leaf(leaf_manifest, by_listener=True, authorities=_trusted(found.configurations))
         # A CA of the user's own may sign for others too, who call by names of their own.
         ours = authority is not None and wanted.authority_name is None
         callers = calls.trusting(authority.bundle if authority is not None and ours else ())
@@ -59,6 +54,11 @@ async def observe(
         found = await asked.find(cluster, manifest, wanted, states=states,
                                  listing=lambda kind: calls.listed(cluster, kind))
         callers = found.configurations
+    # A leaf of a listener comes without its CA: if the CA Secret is lost, the configurations alone may hold it.
+    trusted = _trusted(found.configurations) if by_listener else []
+    candidates = [*(authority.bundle if authority is not None else ()), *trusted]
+    leaf = secrets.read_leaf(
+        leaf_manifest, authorities=candidates, by_listener=by_listener) if leaf_manifest is not None else None
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,

@@ -29,7 +29,7 @@ def status(
         "observedGeneration": observed_generation,
         "acknowledged": f"{acknowledged.done}/{acknowledged.total}",
         "conditions": _merge(
-            previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now, progress), now=now,
+            previous.get("conditions", []), _conditions(seen, wanted, decision, acknowledged, now), now=now,
             observed_generation=observed_generation),
         "configurations": _configurations(seen, bundle),
         "trustedCAs": sorted(trusted)[:issuing.BUNDLE_LIMIT],
@@ -125,13 +125,13 @@ def blocked_status(
 
 def _conditions(
     seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
-    now: datetime.datetime, progress: dict[str, str] | None,
+    now: datetime.datetime,
 ) -> list[dict[str, str]]:
     defect = _leaf_defect(seen, wanted, now)
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
-    trouble = _trouble(seen, wanted, decision, acknowledged, now) or _held(seen, decision, progress, now)
+    trouble = _trouble(seen, wanted, decision, acknowledged, now)
     return [
         _condition("Ready", defect is None, defect.reason if defect else reasons.Reason.UP_TO_DATE,
                    defect.message if defect else f"Secret {wanted.secret_name} holds a good leaf"),
@@ -146,8 +146,8 @@ def _conditions(
 UNSERVED_SECONDS = 600.0
 """After so long in which no instance has served the Secret's leaf, a person has to look at it."""
 
-_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE, reasons.Reason.NOT_OURS,
-                 reasons.Reason.CONTESTED)
+_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.TRUST_OVERDUE, reasons.Reason.WRONG_CERTIFICATE,
+                 reasons.Reason.NOT_OURS, reasons.Reason.CONTESTED)
 
 
 def _trouble(
@@ -199,20 +199,6 @@ def _trouble(
             message=f"{bounds.listing(seen.strays, '; ')}, which does not exist; correct the annotation or apply the"
                     " certificate")
     return None
-
-
-def _held(
-    seen: facts.Seen, decision: issuing.Decision, progress: dict[str, str] | None, now: datetime.datetime
-) -> facts.Defect | None:
-    """That a new CA waits for long to be trusted: whoever may make a configuration may hold up a rotation."""
-    since = _parse_date(progress["since"]) if progress is not None else None
-    if since is None or decision.reason is not reasons.Reason.DISTRIBUTING or decision.wake_at is not None:
-        return None
-    if (now - since).total_seconds() < rotation.DEADLINE_SECONDS:
-        return None
-    return facts.Defect(
-        reason=reasons.Reason.DISTRIBUTION_OVERDUE, message=f"{decision.message}, which may not be written: let it be,"
-        " or take the annotation away from it, or delete it; else this waits until the leaf is due")
 
 
 def _injected(seen: facts.Seen, now: datetime.datetime) -> dict[str, str]:

@@ -140,15 +140,17 @@ def _taken_over(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
     """
-    What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's.
+    What a configuration gives back when the CA Secret is lost: what the status remembers, whoever has kept it.
 
-    Anybody can make one that calls the application, so of these only what is known to matter counts.
+    What a leaf alone speaks for counts only in those that were ours, or are the application's.
     """
-    if not configuration.known and configuration.standing is not facts.ConfigurationState.READ_ONLY:
-        return ()
-    known = _known(seen)
-    was_ours = configuration.known and not seen.remembered
-    found = tuple(item for item in _all_trusted(configuration) if was_ours or item.fingerprint in known)
+    known = seen.remembered | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
+    if configuration.known or configuration.standing is facts.ConfigurationState.READ_ONLY:
+        known = _known(seen)
+        was_ours = configuration.known and not known  # of what only calls the application anybody can make one
+        found = tuple(item for item in _all_trusted(configuration) if was_ours or item.fingerprint in known)
+        return found[:facts.TAKEOVER_LIMIT]
+    found = tuple(item for item in _all_trusted(configuration) if item.fingerprint in known)
     return found[:facts.TAKEOVER_LIMIT]
 
 
@@ -330,9 +332,10 @@ def _leaf(
     waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
     if lacking and waits and _has_time(seen, wanted, now):
         # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
-        return Decision(
-            reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
-            + bounds.listing([f"{item.kind} {item.name}" for item in lacking]))
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.PENDING,
+                        message=f"{defect.message}, which has yet to be trusted by "
+                        + rotation.holding(lacking, remedy=overdue))
     wait_seconds = _unsettled_seconds(seen, wanted, signer, bundle)
     if wait_seconds > 0:
         return Decision(
@@ -391,9 +394,9 @@ def _switch(
                         message=_not_yet("the new CA", successor))
     lacking = rotation.untrusting(seen, successor)
     if lacking and _has_time(seen, wanted, now):
-        return Decision(
-            reason=reasons.Reason.DISTRIBUTING, message="the new CA has to be trusted by "
-            + bounds.listing([f"{item.kind} {item.name}" for item in lacking]))
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.DISTRIBUTING,
+                        message="the new CA has to be trusted by " + rotation.holding(lacking, remedy=overdue))
     wait_seconds = wanted.settle_seconds - seen.trusted_seconds.get(successor.fingerprint, 0.0)
     if wait_seconds > 0:
         return Decision(
