@@ -954,7 +954,6 @@ def test_an_issuer_has_two_secrets_and_patches_the_named_configurations_alone(
 CHANGES: dict[str, Manifest] = {
     "another Service": {"clientConfig": {"service": {"name": "other", "namespace": "default", "port": 443}}},
     "an address": {"clientConfig": {"url": "https://example.com/"}},
-    "fails open": {"failurePolicy": "Ignore"},
     "no rule": {"rules": []},
     "other namespaces": {"namespaceSelector": {"matchLabels": {"some": "other"}}},
     "other objects": {"objectSelector": {"matchLabels": {"some": "other"}}},
@@ -983,11 +982,16 @@ def test_of_a_webhook_configuration_an_issuer_changes_the_ca_bundle_and_nothing_
         now=datetime.datetime.now(datetime.UTC)).certificate_pem).decode()
     status, said = patch([{**webhook, "clientConfig": {**webhook["clientConfig"], "caBundle": bundle}}])
     assert status == 200, said
-    for what, change in CHANGES.items():
+    fails_otherwise = {"failurePolicy": {"Fail": "Ignore", "Ignore": "Fail"}[webhook["failurePolicy"]]}
+    for what, change in {**CHANGES, "fails otherwise": fails_otherwise}.items():
         status, said = patch([{**webhook, **change}])
         assert (status, "was changed beyond the caBundle" in said) == (403, True), (what, said)
     for webhooks in ([], [webhook, {**webhook, "name": "second.example.steadyhook.io"}]):
         assert patch(webhooks)[0] == 403
+    nobody = {"apiVersion": "v1", "kind": "Namespace", "name": "gone", "uid": "0"}  # the garbage collector would follow
+    for metadata in ({"ownerReferences": [nobody]}, {"finalizers": ["example.com/never"]}):
+        status, said = pods[account].ask("PATCH", f"{path}?dryRun=All", {"metadata": metadata}, MERGE)
+        assert (status, "was changed beyond the caBundle" in said) == (403, True), said
 
 
 @pytest.mark.cluster

@@ -14,7 +14,7 @@ class Objects(client.Cluster):
         self.objects = dict(objects)
         self.asked: collections.Counter[str] = collections.Counter()
 
-    async def get(self, path: str) -> client.Manifest:
+    async def get(self, path: str, *, seconds: float = 10.0) -> client.Manifest:
         self.asked[path] += 1
         found = self.objects.get(path)
         if isinstance(found, Exception):

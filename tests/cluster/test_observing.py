@@ -83,3 +83,16 @@ def test_of_a_program_that_injects_by_itself_who_trusts_its_ca_and_calls_by_anot
     # A CA of the user's own signs for others as well, who call by names of their own.
     provided = dataclasses.replace(LISTENERS, authority_name="corporate")
     assert observe(there, provided).seen.lost_callers == ()
+
+
+def test_who_has_signed_an_adopted_leaf_is_found_in_the_configurations_when_the_ca_secret_is_lost() -> None:
+    there = {**switched(by_listener=True), NODES: {"items": []}, SLICES: {"items": []}}
+    found = [calling("good", "hook", SECOND.certificate), calling("foreign", "hook", FIRST.certificate)]
+    there |= {paths.configurations(KIND): {"items": found},
+              **{paths.configuration(KIND, item["metadata"]["name"]): item for item in found}}
+    del there[paths.secret("ns", "tls-ca")]
+    leaf = there[paths.secret("ns", "tls")]
+    leaf["metadata"]["annotations"] = {}
+    seen = observe(there, LISTENERS).seen
+    assert seen.leaf is not None
+    assert (seen.leaf.adopted, seen.leaf.signers) == (True, {SECOND.certificate.fingerprint})

@@ -1,5 +1,6 @@
 """Who serves a webhook: endpoints and instances, and who is believed about whom."""
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -105,6 +106,13 @@ def caller(port: int) -> facts.Configuration:
 def test_the_port_that_is_called_is_the_one_that_a_configuration_names(port: int, expected: set[int]) -> None:
     found = find({SLICES: TWO_PORTS, paths.service("ns", "hook"): SERVICE}, None, caller(port))
     assert found.listeners == {"1": tuple(frozenset({("10.0.0.1", one)}) for one in expected)}
+
+
+@pytest.mark.parametrize("state", [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.UNTRIED])
+def test_an_object_of_anybodys_names_no_port(state: facts.ConfigurationState) -> None:
+    foreign = dataclasses.replace(caller(8080), known=False, state=state)
+    found = find({SLICES: TWO_PORTS, paths.service("ns", "hook"): SERVICE}, None, caller(443), foreign)
+    assert found.listeners == {"1": (frozenset({("10.0.0.1", 9443)}),)}
 
 
 @pytest.mark.parametrize(("configurations", "service"), [

@@ -166,3 +166,12 @@ def test_retired_cas_are_kept_in_the_status_when_the_secret_is_lost_and_the_newe
 
 def test_a_server_that_was_looked_at_is_in_no_wait() -> None:
     assert not rotation.is_dark(SAID)
+
+
+@pytest.mark.parametrize("state", [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.UNTRIED])
+def test_what_may_not_be_written_is_not_ours_because_it_carries_the_bundle_which_is_no_secret(
+    state: facts.ConfigurationState
+) -> None:
+    copied = builders.configuration(OLD, name="copied", known=False, state=state)
+    told = status(settled(configurations=(copied, builders.configuration(OLD, name="written", known=False))))
+    assert [item["name"] for item in told["configurations"] if item.get("ours")] == ["written"]

@@ -111,6 +111,33 @@ def test_a_listener_has_acknowledged_what_it_was_seen_to_serve() -> None:
     assert promote.bundle == (NEW,)
 
 
+def test_a_leaf_of_somebody_elses_is_not_called_ready_and_nothing_of_it_is_told_as_ours() -> None:
+    foreign = seen(leaf=adopted(secret=builders.secret(ours=False)), authority=None)
+    decision = decide(foreign)
+    assert decision.reason is reasons.Reason.NOT_OURS
+    status = conditions.status(
+        seen=foreign, wanted=builders.wanted(**SPEC), decision=decision, previous={}, observed_generation=1, now=NOW,
+        acknowledged=conditions.Acknowledged(done=0, total=0))
+    ready = next(item for item in status["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NotOurs")
+    assert not {"fingerprint", "notAfter", "generation"} & status.keys()
+
+
+ALIEN = builders.ca("alien")
+
+
+@pytest.mark.parametrize(("leaf", "taken"), [
+    (adopted(), (OLD,)),  # what verifies the leaf is found in the application's own configurations
+    (None, ()),  # a first installation: nothing is there that would have to be trusted further
+], ids=["adopted", "first"])
+def test_nothing_is_trusted_because_anybody_has_made_an_object_that_calls_the_application(
+    leaf: facts.Leaf | None, taken: tuple[facts.Certificate, ...]
+) -> None:
+    create = decide(seen(leaf=leaf, authority=None, configurations=(reader(OLD), reader(ALIEN)))).actions[0]
+    assert isinstance(create, steps.CreateAuthority)
+    assert create.bundle == taken
+
+
 def test_a_lost_ca_waits_for_the_application_while_the_leaf_is_still_good() -> None:
     replaced = seen(authority=builders.authority(NEW, OLD, secret=STATIC_CA))
     assert decide(replaced).reason is reasons.Reason.PENDING

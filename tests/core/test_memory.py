@@ -96,3 +96,13 @@ def test_what_was_trusted_for_a_moment_settles_though_it_is_lost_again() -> None
         seen = one.note(looking(*trusted, state=state), now)
     assert seen.trusted_seconds[NEW.fingerprint] == 3.0
     assert one.note(looking(OLD, state=state), 110.0).trusted_seconds[NEW.fingerprint] == 10.0
+
+
+def test_an_entry_that_trusts_at_last_settles_though_the_one_beside_it_trusts_somebody_else() -> None:
+    one = memory.Memory()
+    stranger = facts.Entry(name="b", trusted=(builders.ca("alien"),))
+    for now, trusted in ((0.0, (OLD,)), (100.0, (NEW, OLD))):
+        mixed = builders.configuration(name="mixed", state=facts.ConfigurationState.FORBIDDEN, entries=(
+            facts.Entry(name="a", trusted=trusted), stranger))
+        seen = one.note(dataclasses.replace(LOST, configurations=(builders.configuration(NEW, OLD), mixed)), now)
+    assert seen.trusted_seconds[NEW.fingerprint] == 0

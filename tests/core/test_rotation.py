@@ -6,7 +6,7 @@ import pytest
 
 from core import builders
 from core.builders import NOW
-from steadyhook.core import facts, issuing, reasons, rotation, steps
+from steadyhook.core import conditions, facts, issuing, memory, reasons, rotation, steps
 
 OLD, NEW = builders.ca("old", age=datetime.timedelta(days=9)), builders.ca("new")
 BY_OLD = builders.leaf(signer=OLD)
@@ -78,6 +78,125 @@ def test_the_switch_waits_for_a_configuration_that_cannot_be_written() -> None:
     decision = decide(seen(configurations=(*BOTH, blocked)))
     assert (decision.actions, decision.reason) == ((), reasons.Reason.DISTRIBUTING)
     assert "blocked" in decision.message
+
+
+def test_such_a_configuration_is_waited_for_until_the_leaf_is_due_and_does_not_take_it_down_with_the_ca() -> None:
+    ends = NOW + datetime.timedelta(hours=719)  # within renewBefore, and the CA allows for no longer leaf
+    ending = dataclasses.replace(OLD, not_after=ends)
+    blocked = builders.configuration(ending, name="blocked", known=False, state=facts.ConfigurationState.FORBIDDEN)
+    world = seen(
+        leaf=builders.leaf(signer=ending, cert=builders.certificate(not_after=ends)),
+        configurations=(builders.configuration(ending, NEW), blocked))
+    decision = decide(dataclasses.replace(world, authority=builders.authority(ending, NEW, successor=NEW)))
+    assert isinstance(only(decision), steps.Switch)
+    assert "blocked" in decision.message
+    issue = only(decide(dataclasses.replace(
+        world, authority=builders.authority(ending, NEW, successor=NEW, switched=True))))
+    assert isinstance(issue, steps.IssueLeaf)
+    assert issue.signer == NEW
+
+
+ALIEN = builders.ca("alien")
+BLOCKED = [facts.ConfigurationState.FORBIDDEN, facts.ConfigurationState.REJECTED, facts.ConfigurationState.UNTRIED,
+           facts.ConfigurationState.CONTESTED, facts.ConfigurationState.READ_ONLY]
+
+
+@pytest.mark.parametrize("state", BLOCKED)
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("trusted", [(), (ALIEN,)])
+def test_the_switch_does_not_wait_for_an_object_that_trusts_no_ca_in_use(
+    state: facts.ConfigurationState, known: bool, trusted: tuple[facts.Certificate, ...]
+) -> None:
+    foreign = builders.configuration(*trusted, name="foreign", state=state, known=known)
+    assert isinstance(only(decide(seen(configurations=(*BOTH, foreign)))), steps.Switch)
+
+
+@pytest.mark.parametrize("state", BLOCKED)
+def test_the_switch_waits_for_whoever_trusts_the_ca_in_use_and_names_it(state: facts.ConfigurationState) -> None:
+    copied = builders.configuration(OLD, ALIEN, name="copied", known=False, state=state)
+    decision = decide(seen(configurations=(*BOTH, copied)))
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.DISTRIBUTING)
+    assert decision.message == "the new CA has to be trusted by ValidatingWebhookConfiguration copied"
+
+
+def test_each_entry_of_an_object_is_looked_at_by_itself() -> None:
+    state = facts.ConfigurationState.FORBIDDEN
+    mended = builders.configuration(name="mended", state=state, entries=(
+        facts.Entry(name="a", trusted=(OLD, NEW)), facts.Entry(name="b", trusted=(ALIEN,))))
+    assert isinstance(only(decide(seen(configurations=(*BOTH, mended)))), steps.Switch)
+    mixed = builders.configuration(name="mixed", state=state, entries=(
+        facts.Entry(name="a", trusted=(ALIEN, NEW)), facts.Entry(name="b", trusted=(OLD,))))
+    assert decide(seen(configurations=(*BOTH, mixed))).reason is reasons.Reason.DISTRIBUTING
+
+
+def test_a_former_ca_with_the_same_key_is_in_use_as_well() -> None:
+    renewed = builders.ca("renewed")
+    by_both = builders.leaf(signer=renewed, signers=frozenset({OLD.fingerprint, renewed.fingerprint}))
+    former = builders.configuration(OLD, name="former", state=facts.ConfigurationState.FORBIDDEN)
+    state = seen(leaf=by_both, last_signer=renewed.fingerprint, configurations=(
+        builders.configuration(OLD, renewed, NEW), former),
+        authority=builders.authority(renewed, OLD, NEW, successor=NEW, request="now"))
+    assert "former" in decide(state).message
+
+
+def test_what_the_last_leaf_was_signed_by_is_in_use_though_the_secret_is_lost() -> None:
+    blocked = builders.configuration(OLD, name="blocked", state=facts.ConfigurationState.FORBIDDEN)
+    assert rotation.untrusting(seen(leaf=None, configurations=(blocked,)), NEW) == (blocked,)
+
+
+def test_a_leaf_that_nobody_trusts_is_replaced_without_waiting_for_anybody() -> None:
+    planted = builders.leaf(signer=ALIEN, signers=frozenset(), adopted=True)
+    stranger = builders.configuration(ALIEN, name="stranger", state=facts.ConfigurationState.READ_ONLY)
+    assert rotation.untrusting(seen(leaf=planted, last_signer=None, configurations=(stranger,)), NEW) == ()
+
+
+@pytest.mark.parametrize(("state", "remedy"), [
+    (facts.ConfigurationState.FORBIDDEN, "remove its annotation steadyhook.io/inject-ca-from"),
+    (facts.ConfigurationState.READ_ONLY, "delete it or empty its caBundle"),
+])
+def test_trust_that_is_missing_for_hours_waits_for_a_person_and_goes_on_only_by_a_decision_of_that_person(
+    state: facts.ConfigurationState, remedy: str
+) -> None:
+    copied = builders.configuration(OLD, name="copied", known=False, state=state)
+    overdue = seen(configurations=(*BOTH, copied), held_seconds=rotation.DEADLINE_SECONDS)
+    decision = decide(overdue)
+    assert (decision.actions, decision.reason) == ((), reasons.Reason.TRUST_OVERDUE)
+    status = conditions.status(
+        seen=overdue, wanted=builders.wanted(), decision=decision, previous={}, observed_generation=1, now=NOW,
+        acknowledged=conditions.Acknowledged(done=0, total=0))
+    (degraded,) = [item for item in status["conditions"] if item["type"] == "Degraded"]
+    assert (degraded["status"], degraded["reason"]) == ("True", "TrustOverdue")
+    assert "ValidatingWebhookConfiguration copied" in degraded["message"]
+    assert remedy in degraded["message"]
+    assert isinstance(only(decide(dataclasses.replace(overdue, configurations=BOTH))), steps.Switch)
+
+
+def test_a_crowd_that_holds_a_rotation_leaves_room_for_the_remedy() -> None:
+    crowd = tuple(builders.configuration(OLD, name=f"{'a' * 100}{number}", state=facts.ConfigurationState.FORBIDDEN)
+                  for number in range(500))
+    message = decide(seen(configurations=crowd, held_seconds=rotation.DEADLINE_SECONDS)).message
+    assert "and 495 more" in message
+    assert "remove its annotation" in message[:1020]
+
+
+def test_a_leaf_whose_signer_was_lost_waits_for_hours_and_says_so_too() -> None:
+    copied = builders.configuration(OLD, name="copied", state=facts.ConfigurationState.FORBIDDEN)
+    state = seen(authority=builders.authority(NEW, OLD, request="now"), configurations=(*BOTH, copied))
+    assert decide(state).reason is reasons.Reason.PENDING
+    assert decide(dataclasses.replace(state, held_seconds=rotation.DEADLINE_SECONDS)).reason is (
+        reasons.Reason.TRUST_OVERDUE)
+
+
+def test_the_wait_for_trust_is_measured_for_each_next_ca_and_by_whoever_is_active() -> None:
+    copied = builders.configuration(OLD, name="copied", state=facts.ConfigurationState.FORBIDDEN)
+    state, remembered = seen(configurations=(*BOTH, copied)), memory.Memory()
+    assert [remembered.note(state, now).held_seconds for now in (0.0, 60.0)] == [0.0, 60.0]
+    assert remembered.note(seen(), 70.0).held_seconds == 0.0
+    assert [remembered.note(state, now).held_seconds for now in (80.0, 90.0)] == [0.0, 10.0]
+    other = dataclasses.replace(state, authority=builders.authority(OLD, ALIEN, successor=ALIEN))
+    assert remembered.note(other, 100.0).held_seconds == 0.0
+    remembered.forget_waits()
+    assert remembered.note(other, 200.0).held_seconds == 0.0
 
 
 def test_a_renewal_during_the_wait_for_trust_is_signed_by_the_ca_in_use() -> None:

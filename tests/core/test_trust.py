@@ -101,6 +101,19 @@ def test_what_is_known_to_be_ours_gives_back_only_what_the_status_remembers() ->
     assert bundle(seen(authority=None, leaf=None, configurations=(overwritten,))) == {OLD}
 
 
+def test_what_the_status_remembers_is_taken_back_from_whoever_has_kept_it() -> None:
+    keeper = builders.configuration(OLD, ALIEN, name="keeper", known=False, state=State.FORBIDDEN)
+    assert bundle(seen(authority=None, leaf=None, configurations=(keeper,))) == {OLD}
+
+
+def test_where_the_status_remembers_nothing_the_leaf_tells_which_ca_of_the_application_matters() -> None:
+    lost = seen(authority=None, last_signer=None, remembered=frozenset(), configurations=(
+        builders.configuration(OLD, state=State.READ_ONLY), builders.configuration(ALIEN, state=State.READ_ONLY)))
+    adopted = builders.leaf(signer=OLD, adopted=True)
+    assert bundle(dataclasses.replace(lost, leaf=dataclasses.replace(adopted, trusted=()))) == {OLD}
+    assert bundle(dataclasses.replace(lost, leaf=None)) == {OLD, ALIEN}
+
+
 @pytest.mark.parametrize(("entry", "state"), [
     (facts.Entry(name="a", trusted=(ALIEN,), readable=False), "Unreadable"),
     (facts.Entry(name="a", trusted=CROWD[:65]), "TooManyCertificates"),

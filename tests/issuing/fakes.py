@@ -86,19 +86,19 @@ class Cluster:
             raise client.NotFound(method=method, path=path, status=404, message="not found")
         return self.objects[path]
 
-    async def get(self, path: str) -> JsonObject:
+    async def get(self, path: str, *, seconds: float = 10.0) -> JsonObject:
         await self._begin("GET", path)
         plain = path.partition("?")[0]
         if plain.rpartition("/")[2] in ("managernodes", "endpointslices", "webhookcertificates"):
             return {"items": self._items(plain), "metadata": {"resourceVersion": "1"}}
         return copy.deepcopy(self._found("GET", plain))
 
-    async def find(self, path: str) -> JsonObject | None:
+    async def find(self, path: str, *, seconds: float = 10.0) -> JsonObject | None:
         with contextlib.suppress(client.NotFound):
             return await self.get(path)
         return None
 
-    async def find_metadata(self, path: str, *, seconds: float = 10.0) -> JsonObject | None:
+    async def find_metadata(self, path: str) -> JsonObject | None:
         found = await self.find(path)
         return {"metadata": found["metadata"]} if found else None
 

@@ -86,6 +86,18 @@ def test_an_endpoint_that_refuses_can_not_be_judged() -> None:
     asyncio.run(main())
 
 
+def test_what_is_no_host_name_to_python_can_not_be_judged_and_hides_no_other() -> None:
+    async def main() -> None:
+        authority = support.Authority()
+        odd = "a" * 64 + ".example", 443  # the API server takes it for an endpoint of the type FQDN
+        async with listening(*authority.issue()) as address:
+            how = proving.How(trusted_pem=authority.pem, server_name=support.NAME)
+            found = await proving.Prover().look({address, odd}, how)
+        assert found == {address: facts.Proof.GOOD, odd: facts.Proof.UNREACHABLE}
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proving, "HANDSHAKE_SECONDS", 0.5)

@@ -47,7 +47,8 @@ def unreachable(method: str, path: str) -> client.Unreachable:
 def storm(cluster: fakes.Cluster) -> None:
     """Both Secrets, as listeners have left them; 50 objects that may call the Services."""
     for path in (LEAF, AUTHORITY):
-        cluster.put(path, {"type": "kubernetes.io/tls", "data": {}})
+        cluster.put(path, {"metadata": {"annotations": {"listener.cattle.io/cn-hook.ns.svc": "hook.ns.svc"}},
+                           "type": "kubernetes.io/tls", "data": {}})
     for number in range(50):
         cluster.put(paths.configuration("CustomResourceDefinition", f"crd-{number}"), {"spec": {}})
 
@@ -65,6 +66,22 @@ def test_in_a_storm_the_freeze_is_sent_before_anything_else_is_read() -> None:
         first = cluster.requests[:5]
         assert sorted(first) == sorted([("GET", "/the/peering"), ("GET", LEAF), ("GET", AUTHORITY), ("PATCH", LEAF),
                                         ("PATCH", AUTHORITY)])
+
+    asyncio.run(scenario())
+
+
+def test_a_secret_of_somebody_elses_is_not_frozen_and_so_not_taken_for_a_listeners() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        foreign = {path: cluster.put(path, {"type": "Opaque", "data": {"ca.key": "dGhlIG9ubHkgY29weQ=="}})
+                   for path in (LEAF, AUTHORITY)}
+        work = reconciler(cluster)
+        work.see(cluster.put(*fakes.certificate()))
+        await asyncio.sleep(0)
+        async with fakes.running(work.run):
+            await fakes.until(lambda: fakes.conditions(cluster, CERTIFICATE).get("Issuing"))
+        assert fakes.conditions(cluster, CERTIFICATE)["Issuing"]["reason"] == "NotOurs"
+        assert {path: cluster.objects[path] for path in foreign} == foreign
 
     asyncio.run(scenario())
 
@@ -385,7 +402,9 @@ def test_a_status_is_no_change_of_a_certificate_and_everything_else_is() -> None
     path, manifest = fakes.certificate()
     first = marks.mark(cluster.put(path, manifest))
     assert marks.mark(cluster.put(path, {**manifest, "status": {"fingerprint": "ab"}})) == first
-    assert marks.mark(cluster.put(path, {**manifest, "metadata": {"annotations": {"a": "b"}}})) != first
+    assert marks.mark(cluster.put(path, {**manifest, "metadata": {"annotations": {"a": "b"}}})) == first
+    asked = {"annotations": {"steadyhook.io/rotate-leaf": "b"}}
+    assert marks.mark(cluster.put(path, {**manifest, "metadata": asked})) != first
     assert marks.mark(cluster.put(path, {**manifest, "spec": {}})) != first
 
 

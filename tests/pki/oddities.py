@@ -77,3 +77,22 @@ def _der(tag: int, body: bytes) -> bytes:
 def _pem(der: bytes) -> bytes:
     body = base64.encodebytes(der).decode("ascii")
     return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode("ascii")
+
+
+def rsa_key_pem(p: int, q: int) -> bytes:
+    """A valid RSA key (RFC 8017, A.1.2) of these primes, however large, which is made in no time."""
+    n, e = p * q, 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    numbers = (0, n, e, d, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
+    text = base64.encodebytes(_tagged(0x30, b"".join(
+        _tagged(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in numbers)))
+    return b"-----BEGIN RSA PRIVATE KEY-----\n" + text + b"-----END RSA PRIVATE KEY-----\n"
+
+
+def _tagged(tag: int, content: bytes) -> bytes:
+    """DER: tag, length, content."""
+    length = len(content)
+    if length < 128:
+        return bytes([tag, length]) + content
+    digits = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(digits)]) + digits + content

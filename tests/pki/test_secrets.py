@@ -36,6 +36,44 @@ def encode(text: bytes) -> str:
     return base64.b64encode(text).decode()
 
 
+@pytest.mark.parametrize(("first", "second"), [
+    (9689, 9941),  # to validate it takes minutes, in the loop that looks after all certificates
+    (4253, 4423),
+    (2281, 607),  # of 2,888 bits, but one prime is as long as that of a larger key
+])
+def test_a_key_that_takes_long_to_validate_is_refused_unvalidated(first: int, second: int) -> None:
+    key = encode(oddities.rsa_key_pem(2**first - 1, 2**second - 1))  # Mersenne primes
+    for found in (secrets.read_leaf(manifest({**GOOD, "tls.key": key})),
+                  secrets.read_authority(manifest({**GOOD_CA, "tls.key": key}))):
+        assert found.defect is not None
+        assert found.defect.reason is reasons.Reason.NOT_PEM
+        assert "expected" in found.defect.message
+
+
+def test_a_key_is_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = policy.parse({"secretName": "tls", "service": {"name": "hook"}, "privateKey": {"algorithm": "RSA-2048"}},
+                          namespace="ns", name="cert")
+    data = secrets.leaf_data(minting.mint_leaf(wanted, signer=AUTHORITY, now=NOW), [AUTHORITY.certificate])
+    validated = []
+    load = serialization.load_pem_private_key
+
+    def note(pem: bytes, password: None, *, unsafe_skip_rsa_key_validation: bool) -> object:
+        if not unsafe_skip_rsa_key_validation:
+            validated.append(pem)
+        return load(pem, password, unsafe_skip_rsa_key_validation=unsafe_skip_rsa_key_validation)
+
+    monkeypatch.setattr(serialization, "load_pem_private_key", note)
+    for _ in range(3):
+        assert secrets.read_leaf(manifest(data)).defect is None
+    assert len(validated) == 1
+
+
+def test_an_rsa_key_that_is_none_is_refused() -> None:
+    broken = oddities.rsa_key_pem(2**521 - 1, 2**607 - 3)  # not a prime
+    with pytest.raises(certificates.NotPem):
+        certificates.load_key(broken)
+
+
 def test_a_good_leaf_secret_is_read() -> None:
     leaf = secrets.read_leaf(manifest(GOOD))
     assert leaf.defect is None
@@ -234,7 +272,9 @@ def bare(data: Mapping[str, str | None], **metadata: Any) -> dict[str, Any]:
     ({"annotations": {"steadyhook.io/adopt": "true"}}, True, True),
     ({"annotations": {"steadyhook.io/adopt": "no"}}, False, False),
     ({"annotations": {"steadyhook.io/ready": "00"}}, True, True),
+    ({"annotations": {"steadyhook.io/retired": "", "steadyhook.io/switched": ""}}, True, True),  # an adopted CA Secret
     ({"annotations": {"listener.cattle.io/cn-hook.ns.svc": "hook.ns.svc"}}, False, True),
+    ({"annotations": {"listener.cattle.io/static": "true"}}, False, False),
 ])
 def test_a_secret_is_ours_by_our_marks_or_by_a_persons_leave(
     metadata: dict[str, Any], ours: bool, ours_by_listener: bool

@@ -26,7 +26,7 @@ class Objects(client.Cluster):
         self.by_path: dict[str, client.Manifest | client.APIError] = {}
         self.reads = 0
 
-    async def get(self, path: str) -> client.Manifest:
+    async def get(self, path: str, *, seconds: float = 10.0) -> client.Manifest:
         await asyncio.sleep(0)
         self.reads += 1
         found = self.by_path.get(path)

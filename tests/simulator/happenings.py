@@ -2,7 +2,7 @@
 import collections.abc
 import dataclasses
 import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simulator import clockwork, issuer, listener, model, server, world
 from simulator.schedule import Event
@@ -245,6 +245,7 @@ def restore_cluster(where: world.World, event: Event) -> clockwork.Steps[None]:
 
 def people(where: world.World) -> clockwork.Steps[None]:
     """Once the faults are over: they read the status, and do what it asks of them."""
+    held_since: float | None = None
     for _ in range(40):
         yield 30.0
         status = where.store.objects[model.CERTIFICATE].value.status
@@ -258,12 +259,33 @@ def people(where: world.World) -> clockwork.Steps[None]:
             (item for item in status.get("conditions", ()) if item["type"] == "Degraded"), {})
         if degraded.get("reason") == reasons.Reason.NOT_OURS:
             _give_way(where)
+        held_since = _end_hold(where, status, held_since)
         behind = any(entry.get("reason") == reasons.Reason.OLDER_GENERATION
                      for item in where.store.list(model.NODE) for entry in item.value)
         unknown = where.was_restored or (where.checker is not None and where.checker.is_unrecorded)
         if unknown and (behind or degraded.get("reason") == reasons.Reason.NOT_SERVED):
             yield from _change_certificate(where, rotate_leaf=f"not served at {where.now:.0f}")
             yield 120.0
+
+
+def _end_hold(where: world.World, status: dict[str, Any], since: float | None) -> float | None:
+    """What holds a rotation is taken away, once that is told and has been looked at for some minutes."""
+    told = " ".join(item["message"] for item in status.get("conditions", ()) if item["type"] in ("Rotating", "Issuing"))
+    holding = [key for key in sorted(where.never) if (item := where.store.get(key)) is not None
+               and f"Configuration {key.removeprefix(model.CONFIGURATION)}" in told
+               and _trusts_what_is_served(where, item)]
+    if not holding or since is None:
+        return where.now if holding else None
+    if where.now - since >= 200.0:
+        for key in holding:
+            where.store.delete(key, resource_version=None)
+    return since
+
+
+def _trusts_what_is_served(where: world.World, item: model.Object) -> bool:
+    leaf = where.store.get(model.LEAF)
+    return leaf is not None and any(one.pem == leaf.value.certificate.pem for entry in item.value
+                                    for one in entry.trusted)
 
 
 def _give_way(where: world.World) -> None:
@@ -294,6 +316,8 @@ def intrude(where: world.World) -> None:
     """Somebody's object asks for the bundle, which the issuer may never patch, and brings a CA along."""
     key = f"{model.CONFIGURATION}foreign"
     where.never.add(key)
+    if where.rng.random() < 0.5:
+        where.rejected.add(key)
     add_configuration(where, key, _strangers(where, 1))
 
 
@@ -380,12 +404,47 @@ def _is_known(where: world.World, item: model.Object) -> bool:
     return any(one["uid"] == item.uid and one.get("ours") for one in told)
 
 
+def overwrite_forbidden(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """It is overwritten while the issuer may not write it: whose it is, must not be forgotten meanwhile."""
+    item = _pick(_configurations(where), event)
+    if item is not None:
+        _forbid(where, item, event)
+        yield 1.0
+        alien = where.mint.authority(where.wanted, where.utc(), "alien")
+        now = where.store.get(item.key)
+        if now is not None:
+            if _is_known(where, now):
+                where.overwritten.add(alien.fingerprint)
+            where.store.update(item.key, tuple(dataclasses.replace(entry, trusted=(alien,)) for entry in now.value),
+                               resource_version=None, author=PEOPLE)
+        yield event.seconds
+        where.forbidden.discard(item.key)
+    yield 0.0
+
+
+def _forbid(where: world.World, item: model.Object, event: Event) -> None:
+    where.forbidden.add(item.key)
+    (where.rejected.add if event.pick % 4 > 1 else where.rejected.discard)(item.key)
+    if where.wanted.compatibility is not None:
+        where.block_views(item.uid)  # the application may not write it either
+
+
+def copy_ca(where: world.World, event: Event) -> clockwork.Steps[None]:
+    """A person lets what the issuer may never patch trust the CAs of now, on purpose."""
+    authority = where.store.get(model.AUTHORITY)
+    for key in sorted(where.never):
+        item = where.store.get(key)
+        if item is not None and authority is not None:
+            where.store.update(key, tuple(dataclasses.replace(
+                entry, trusted=(*authority.value.bundle, *(entry.trusted if event.pick % 2 else ())))
+                for entry in item.value[:1]) + item.value[1:], resource_version=None, author=PEOPLE)
+    yield 0.0
+
+
 def forbid_configuration(where: world.World, event: Event) -> clockwork.Steps[None]:
     item = _pick(_configurations(where), event)
     if item is not None:
-        where.forbidden.add(item.key)
-        if where.wanted.compatibility is not None:
-            where.block_views(item.uid)  # the application may not write it either
+        _forbid(where, item, event)
         yield event.seconds
         where.forbidden.discard(item.key)
     yield 0.0
@@ -560,4 +619,5 @@ HAPPENINGS: dict[str, Happening] = {
         "damage_ca", "overwrite_configuration", "forbid_configuration", "replace_configuration", "change_spec",
         "rotate_ca", "rotate_leaf", "days_pass", "start_pod", "roll_pod", "delete_pod",
         "take_over_configuration", "replace_own_ca", "apply_bundle", "start_pod_cut_off", "restore_leaf",
-        "damage_status", "odd_record", "end_part", "step_clock", "fight_over_leaf", "restore_cluster"}}
+        "overwrite_forbidden", "copy_ca", "damage_status",
+        "odd_record", "end_part", "step_clock", "fight_over_leaf", "restore_cluster"}}

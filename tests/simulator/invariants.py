@@ -9,7 +9,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from simulator import model, world
-from steadyhook.core import facts, issuing, reasons, serving, steps
+from steadyhook.core import election, facts, issuing, reasons, serving, steps
 
 if TYPE_CHECKING:
     from simulator import issuer, server
@@ -18,16 +18,15 @@ ALMOST_EXPIRED = datetime.timedelta(minutes=5)
 """Clocks differ by some minutes, so about a certificate that ends so soon opinions may differ."""
 
 
+LARGEST_FALL_SECONDS = issuing.BACKDATE.total_seconds() + 2 * election.LARGEST_SKEW_SECONDS
+"""A generation is a time in seconds by the clock of whoever gives it, with a margin where one was lost."""
+
 RATE_SECONDS, RATE_LIMIT = 60.0, 12
-"""More leaves than this by one issuer are a storm of its own, whatever is done to it."""
+"""More leaves than this by one process are a storm of its own, whatever is done to it."""
 
 
 class Violation(Exception):
     """Something that must not happen has happened."""
-
-
-class Forgotten(Exception):
-    """More was lost than anybody can remember: nothing can be expected of this run any more."""
 
 
 class Checker:
@@ -40,11 +39,14 @@ class Checker:
         self.leaf_reasons: collections.Counter[reasons.Reason] = collections.Counter()
         self.conflicts: list[str] = []
         self._action: steps.Step | None = None
+        self._seen_versions: dict[str, int] = {}  # at which versions whoever writes has seen the objects
+        self._clock = where.utc()  # of whoever writes
         self._generation = 0
         self._was_lost = False  # no leaf told its generation when one of the unrecorded was written
         self._unrecorded = 0  # generations since the last one that the status knows
+        self._was_spoiled = False  # a person has written a generation into the status that no issuer gives
         self._signer: facts.Fingerprint | None = None
-        self._could_wait: set[facts.Fingerprint] = set()  # leaves by another CA than before, which nothing hurried
+        self._replaced: dict[facts.Fingerprint, str | None] = {}  # who signed before a leaf that nothing hurried
         self._retired: set[facts.Fingerprint] = set()
         self._forgotten: set[facts.Fingerprint] = set()  # what no object remembers any more
         self._leaf_writes: dict[str, list[float]] = {}
@@ -68,6 +70,8 @@ class Checker:
         if who.machine.is_wrong and not who.machine.clock_was_set:
             raise Violation(f"9: {who.name} writes {key} though its clock is wrong by {who.machine.skew_seconds:.0f} s")
         self._action = action
+        self._seen_versions = dict(observation.versions)
+        self._clock = self.world.utc(who.machine)
         current = self.world.store.get(key)
         if current is not None and key in (model.LEAF, model.AUTHORITY) and not current.value.ours and (
                 current.resource_version == version) and "caFingerprint" not in self._status():
@@ -92,6 +96,7 @@ class Checker:
         told = item.value.status.get("generation", 0) if item.key == model.CERTIFICATE else self._generation
         if item.author == "people" and (told < self._generation or told > 10**12):
             self._unrecorded, self._was_lost = max(1, self._unrecorded), True  # a person has taken it out of the status
+            self._was_spoiled |= told > 10**12
         if item.key.startswith(model.CONFIGURATION):
             if by_issuer and self.world.wanted.compatibility is not None:
                 raise Violation(f"2: {item.key} is the application's own to write")
@@ -142,14 +147,19 @@ class Checker:
                 continue
             if certificate.pem in self._forgotten:
                 continue
-            could_wait = certificate.fingerprint in self._could_wait
+            could_wait, before = certificate.fingerprint in self._replaced, {
+                self._replaced.get(certificate.fingerprint)}
             for uid, views in self.world.views.items():
                 if one.legacy is not None and certificate.pem not in self._told.get(uid, ()):
                     continue  # it never called this one
                 for view in views:
                     if view.until <= self.world.now or view.foreign or (view.blocked and not could_wait):
                         continue
-                    if any(certificate.pem not in trusted for trusted in view.trusted):
+                    # Where the issuer may not write, who takes away the trust in what was served has broken it alone.
+                    broken = [view.blocked and not before <= (trusted & latest) for trusted, latest in zip(
+                        view.trusted, views[-1].trusted, strict=False)]
+                    if any(certificate.pem not in trusted and not (index < len(broken) and broken[index])
+                           for index, trusted in enumerate(view.trusted)):
                         raise Violation(
                             f"3: {one.name} serves {certificate.fingerprint}, signed by {certificate.pem}, but of"
                             f" configuration {uid} an API server may have loaded"
@@ -168,14 +178,19 @@ class Checker:
             trusted = list(new.value.trusted)
         elif new.key.startswith(model.CONFIGURATION):
             trusted = [one for entry in new.value for one in entry.trusted]
+        if new.key == model.AUTHORITY and self.world.wanted.compatibility is not None and (
+                "trustedCAs" not in self._status()):
+            # Lost before any status was written: what the application's objects trust is all that is left to go by.
+            self.world.strangers -= {item.fingerprint for item in trusted}
         strangers = (self.world.strangers | self.world.overwritten) & {item.fingerprint for item in trusted}
         if strangers:
             raise Violation(f"3: {new.author} lets {new.key} trust {sorted(strangers)[:3]}, which are strangers")
 
     def _check_rate(self, author: str) -> None:
         """5: a fight over the leaf Secret is not fought for ever."""
-        recent = [at for at in self._leaf_writes.get(author, []) if self.world.now - at < RATE_SECONDS]
-        self._leaf_writes[author] = [*recent, self.world.now]
+        process = f"{author}/{next(peer.starts for peer in self.world.issuers if peer.name == author)}"
+        recent = [at for at in self._leaf_writes.get(process, []) if self.world.now - at < RATE_SECONDS]
+        self._leaf_writes[process] = [*recent, self.world.now]
         if len(recent) + 1 > RATE_LIMIT:
             raise Violation(f"5: {author} has written the leaf {len(recent) + 1} times within {RATE_SECONDS:.0f} s")
 
@@ -238,9 +253,13 @@ class Checker:
         if new.generation <= self._generation:
             known = self.world.store.objects[model.CERTIFICATE].value.status.get("generation", 0)
             restored = old is not None and old.generation == known  # it is just what the status knows
-            if self._unrecorded and (self._was_lost or restored):
-                raise Forgotten("a generation that no status knew was lost, after another, or for a backup")
-            raise Violation(f"1: generation {new.generation} follows {self._generation}")
+            soon = self._generation - new.generation <= LARGEST_FALL_SECONDS or self._was_spoiled
+            if not (self._unrecorded and (self._was_lost or restored) and soon):
+                raise Violation(f"1: generation {new.generation} follows {self._generation}")
+            # No status knew of the last one, which was lost after another, or for a backup. Servers that serve it
+            # refuse this one as older; that they say so has to bring a person to ask for another leaf.
+            self.world.note("checker", "forgives", f"generation {new.generation} follows {self._generation}")
+            self.world.was_restored = True
         authority = self.world.store.get(model.AUTHORITY)
         held: model.AuthorityContent | None = authority.value if authority else None
         if held is not None and held.certificate is not None and certificate.pem == held.certificate.pem and (
@@ -254,6 +273,9 @@ class Checker:
             raise Violation(f"9: {author} signs with {certificate.pem}, which has yet to begin by its own clock")
         if certificate.pem in {self.world.mint.keys[one] for one in self._retired} - kept:
             raise Violation(f"3: a leaf is signed by {certificate.pem}, which has been retired")
+        if self._action.reason in (reasons.Reason.SWITCHING, reasons.Reason.SIGNER_REPLACED) and old is not None and (
+                self._clock < old.certificate.not_after - self.world.wanted.renew_before):
+            self._check_breaking(self._action.signer)
         self._generation = new.generation
         status = self.world.store.objects[model.CERTIFICATE].value.status
         lost = old is None or (old.generation or 0) < max(1, status.get("generation", 0))
@@ -261,9 +283,28 @@ class Checker:
         self._unrecorded += 1
         if certificate.pem != self._signer and self._action.reason in (
                 reasons.Reason.SWITCHING, reasons.Reason.SIGNER_REPLACED):
-            self._could_wait.add(certificate.fingerprint)
+            self._replaced[certificate.fingerprint] = self._signer
         self._signer = certificate.pem
         self.leaf_reasons[self._action.reason] += 1
+
+    def _check_breaking(self, signer: facts.Certificate) -> None:
+        """3: whoever was seen to trust what has signed until now is not broken by another signer, whosever it is."""
+        for item in self.world.store.list(model.CONFIGURATION):
+            if self._seen_versions.get(item.key) != item.resource_version:
+                continue  # changed since the look
+            for entry in item.value:
+                trusted = {one.pem for one in entry.trusted}
+                if self._signer in trusted and signer.pem not in trusted:
+                    raise Violation(f"3: {signer.fingerprint} is to sign, but {item.key} trusts only {sorted(trusted)}")
+
+    def _check_promotion(self, old: model.AuthorityContent | None, new: model.AuthorityContent) -> None:
+        """3: the present CA makes room for one that signs; also for one that has its key."""
+        leaf = self.world.store.get(model.LEAF)
+        if old is None or old.certificate is None or old.certificate in new.bundle or leaf is None or (
+                leaf.value.unreadable or self._seen_versions.get(model.LEAF) != leaf.resource_version):
+            return
+        if new.certificate not in leaf.value.trusted:
+            raise Violation(f"3: {old.certificate.fingerprint} leaves, but no leaf has come with its successor")
 
     def _check_authority(self, old: model.AuthorityContent | None, new: model.AuthorityContent) -> None:
         now = self.world.utc()
@@ -272,7 +313,10 @@ class Checker:
             raise Violation(f"3: the bundle lacks the signer {new.certificate.fingerprint}")
         if old is not None and old.successor is not None and old.successor not in (new.successor, new.certificate):
             raise Violation(f"3: the successor {old.successor.fingerprint} is dropped")
+        if isinstance(self._action, steps.Switch) and new.successor is not None:
+            self._check_breaking(new.successor)
         if isinstance(self._action, steps.Promote):
+            self._check_promotion(old, new)
             self._retired = (self._retired | set(new.retired)) - kept
         elif old is not None:
             gone = {item.fingerprint for item in old.bundle
@@ -312,7 +356,9 @@ def at_rest(where: world.World) -> str | None:
         if any({one.fingerprint for one in entry.trusted} != bundle or not entry.readable for entry in item.value):
             return f"{item.key} does not carry the bundle"
     status = where.store.objects[model.CERTIFICATE].value.status
-    forbidden = any(where.store.get(key) is not None for key in where.never)
+    forbidden = any({one.fingerprint for one in entry.trusted} != bundle
+                    for item in where.store.list(model.CONFIGURATION) if item.key in where.never
+                    for entry in item.value)
     good = {"Ready": "True", "Injected": "False" if forbidden else "True"}
     untrue = [item["type"] for item in status.get("conditions", ())
               if item["status"] != good.get(item["type"], "False")]

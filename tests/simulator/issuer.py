@@ -51,6 +51,7 @@ class Issuer:
         self.world = where
         self.machine = machine
         self.name = machine.name
+        self.starts = 0
         self.memory = memory.Memory()
         self.role: election.Role | None = None
         self.observed: dict[str, int] = {}  # what was read since the last write that was refused
@@ -64,6 +65,7 @@ class Issuer:
         self.process = clockwork.Process(self.name, self._life())
 
     def start(self, delay: float) -> None:
+        self.starts += 1
         self.memory = memory.Memory()
         self.role = None
         self.observed = {}
@@ -304,9 +306,11 @@ class Issuer:
             authority_item, leaf_item = self._look(model.AUTHORITY), self._look(model.LEAF)
         authority = model.read_authority(authority_item) if authority_item else None
         by_listener = wanted.compatibility is not None
-        leaf = model.read_leaf(
-            leaf_item, authority.bundle if authority else (), by_listener=by_listener) if leaf_item else None
         listed = self.world.store.list(model.CONFIGURATION)
+        trusted = tuple(one for item in listed for entry in item.value for one in entry.trusted)
+        leaf = model.read_leaf(
+            leaf_item, (*(authority.bundle if authority else ()), *(trusted if by_listener else ())),
+            by_listener=by_listener) if leaf_item else None
         self.observed |= {item.key: item.resource_version for item in listed}
         status = certificate.value.status
         known = conditions.known_configurations(status)
@@ -318,7 +322,7 @@ class Issuer:
                 status.get("generation"), self.memory.last_generation, self.world.utc(self.machine)),
             last_signer=status.get("caFingerprint"), remembered=frozenset(status.get("trustedCAs", ())),
             retired=tuple(status.get("retiredCAs", ())), **self._provided(wanted))
-        seen = self._try(seen)
+        seen = yield from self._try(seen)
         if rotation.has_switched(seen):
             seen = yield from self._observe_servers(seen)
         held = (authority and authority.certificate, authority and authority.successor, seen.provided)
@@ -353,20 +357,26 @@ class Issuer:
             except model.Conflict:
                 continue  # gone meanwhile
             self._frozen_at = self.world.now
-    def _try(self, seen: facts.Seen) -> facts.Seen:
+
+    def _try(self, seen: facts.Seen) -> clockwork.Steps[facts.Seen]:
         """As ``Reconciler._try``: a trial shows whether a configuration that is new may be written."""
-        tried = []
-        for item in seen.configurations:
-            if item.state is facts.ConfigurationState.UNTRIED:
-                key = model.CONFIGURATION + item.name
-                state = facts.ConfigurationState.FORBIDDEN if self.world.forbids(key) else (
-                    facts.ConfigurationState.OPEN)
-                self.memory.note_trial(item.uid, state, self.world.monotonic(self.machine))
-                if state is facts.ConfigurationState.FORBIDDEN:
-                    self.world.block_views(item.uid)
-                item = dataclasses.replace(item, state=state)
-            tried.append(item)
-        return dataclasses.replace(seen, configurations=tuple(tried))
+        remembered = self.memory.states(self.world.monotonic(self.machine))
+        untried = [item for item in seen.configurations
+                   if item.state is facts.ConfigurationState.UNTRIED and item.uid not in remembered]
+        for item in untried:
+            try:
+                refusal = yield from self.world.read(self.machine, functools.partial(
+                    self.world.refusal, model.CONFIGURATION + item.name))
+            except model.Unreachable:
+                refusal = facts.ConfigurationState.UNTRIED
+            state = refusal or facts.ConfigurationState.OPEN
+            self.memory.note_trial(item.uid, state, self.world.monotonic(self.machine))
+            if refusal:
+                self.world.block_views(item.uid)
+        states = self.memory.states(self.world.monotonic(self.machine))
+        return dataclasses.replace(seen, configurations=tuple(
+            dataclasses.replace(item, state=states.get(item.uid, item.state)) if item in untried else item
+            for item in seen.configurations))
 
     def _provided(self, wanted: policy.Policy) -> dict[str, Any]:
         if wanted.authority_name is None:
@@ -398,10 +408,13 @@ class Issuer:
             self.memory.last_generation = action.generation
         try:
             yield from self._apply(action, wanted, observation)
-        except model.Forbidden:
+        except (model.Forbidden, model.Rejected) as error:
             if not isinstance(action, steps.InjectBundle):
                 raise
-            self.memory.note_refusal(action.configuration.uid, self.world.monotonic(self.machine))
+            self.memory.note_refusal(
+                action.configuration.uid, self.world.monotonic(self.machine),
+                facts.ConfigurationState.REJECTED if isinstance(error, model.Rejected)
+                else facts.ConfigurationState.FORBIDDEN)
             self.world.block_views(action.configuration.uid)
             return
         if isinstance(action, steps.InjectBundle) and self.memory.note_injection(
@@ -504,8 +517,8 @@ class Issuer:
 
     def _patch(self, key: str, entries: tuple[facts.Entry, ...], version: int, observation: Observation,
                action: steps.InjectBundle) -> None:
-        if self.world.forbids(key):
-            raise model.Forbidden(key)
+        if (refusal := self.world.refusal(key)) is not None:
+            raise (model.Rejected if refusal is facts.ConfigurationState.REJECTED else model.Forbidden)(key)
         self._about_to_write(key, version, observation, action)
         old = self.world.store.get(key)
         if old is None or old.uid != action.configuration.uid:

@@ -139,5 +139,5 @@ def application(where: world.World) -> clockwork.Steps[None]:
         for found in where.store.list(model.CONFIGURATION):
             entries = tuple(dataclasses.replace(entry, trusted=item.value.bundle, readable=True)
                             for entry in found.value)
-            if entries != found.value and found.key not in where.forbidden:
+            if entries != found.value and found.key not in where.forbidden | where.never:
                 where.store.update(found.key, entries, resource_version=None, author=author)

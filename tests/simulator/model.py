@@ -26,6 +26,10 @@ class Forbidden(Exception):
     """403."""
 
 
+class Rejected(Exception):
+    """An admission policy or webhook is against it."""
+
+
 class Unreachable(Exception):
     """No answer: whether a write took effect is not known."""
 

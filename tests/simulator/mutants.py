@@ -11,8 +11,8 @@ import functools
 from typing import Any
 from unittest import mock
 
-from simulator import issuer, model, server, world
-from steadyhook.core import election, facts, issuing, leaf, memory, reasons, rotation, serving, steps
+from simulator import clockwork, issuer, model, server, world
+from steadyhook.core import conditions, election, facts, issuing, leaf, memory, reasons, rotation, serving, steps
 
 Mutant = collections.abc.Callable[[], contextlib.AbstractContextManager[Any]]
 MUTANTS: dict[str, Mutant] = {}
@@ -457,18 +457,24 @@ def whatever_is_in_the_leaf_secret_is_trusted() -> contextlib.AbstractContextMan
     return mock.patch.object(issuing, "_from_leaf", lambda seen: seen.leaf.trusted if seen.leaf else ())
 
 
+def _not_tried(self: issuer.Issuer, seen: facts.Seen) -> clockwork.Steps[facts.Seen]:
+    yield self.world.latency()
+    return seen
+
+
 @mutant
 def a_configuration_that_was_never_tried_is_taken_over() -> contextlib.AbstractContextManager[Any]:
     """And so is one that may not be written."""
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.object(facts.Configuration, "is_taken_over", property(lambda self: not self.known)))
-    stack.enter_context(mock.patch.object(issuer.Issuer, "_try", lambda self, seen: seen))
+    stack.enter_context(mock.patch.object(issuer.Issuer, "_try", _not_tried))
     return stack
 
 
 @mutant
 def a_configuration_that_never_relied_on_us_is_waited_for() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(rotation, "_relies_on", return_value=True)
+    return mock.patch.object(
+        rotation, "_breaks", lambda entry, certificate, used: certificate not in entry.trusted)
 
 
 @mutant
@@ -500,6 +506,63 @@ def a_server_takes_a_restored_leaf_without_a_trial() -> contextlib.AbstractConte
     real = serving.judge
     return mock.patch.object(serving, "judge", lambda seen, **keywords: real(
         seen, **{**keywords, "seen_seconds": serving.TRIAL_SECONDS}))
+
+
+@mutant
+def one_that_is_forbidden_is_forgotten_to_be_ours() -> contextlib.AbstractContextManager[Any]:
+    """What a status says of a configuration is its state alone."""
+    return mock.patch.object(conditions, "known_configurations", lambda status: frozenset(
+        item["uid"] for item in status.get("configurations", ())
+        if item["state"] in (reasons.Reason.INJECTED, reasons.Reason.OVERWRITTEN, reasons.Reason.CONTESTED)))
+
+
+@mutant
+def the_status_does_not_remember_what_was_retired() -> contextlib.AbstractContextManager[Any]:
+    return _seen(lambda seen: dataclasses.replace(seen, retired=()))
+
+
+@mutant
+def a_server_does_not_look_again_when_a_leaf_begins() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(leaf, "begins", return_value=None)
+
+
+@mutant
+def a_ca_renewed_with_its_key_is_taken_for_switched() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(rotation, "_is_by_present", return_value=False)
+
+
+# ---- what holds a rotation ----
+
+@mutant
+def a_copy_of_the_ca_in_use_is_not_waited_for() -> contextlib.AbstractContextManager[Any]:
+    """Only what was ever ours is."""
+    real = rotation.untrusting
+    return mock.patch.object(rotation, "untrusting", lambda seen, certificate: tuple(
+        one for one in real(seen, certificate) if one.known))
+
+
+@mutant
+def who_holds_a_rotation_is_not_told() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(rotation, "holding", return_value="some")
+
+
+@mutant
+def one_entry_that_trusts_is_enough() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(rotation, "untrusting", lambda seen, certificate: tuple(
+        one for one in seen.configurations if one.entries and all(
+            rotation._breaks(entry, certificate, rotation.in_use(seen)) for entry in one.entries)))
+
+
+@mutant
+def a_rejection_is_no_refusal() -> contextlib.AbstractContextManager[Any]:
+    """What an admission policy refuses ends the pass, as any other error does."""
+    real = memory.Memory.note_refusal
+
+    def note(self: memory.Memory, uid: str, now: float, state: Any = facts.ConfigurationState.FORBIDDEN) -> None:
+        if state is not facts.ConfigurationState.REJECTED:
+            real(self, uid, now, state)
+
+    return mock.patch.object(memory.Memory, "note_refusal", note)
 
 
 @functools.cache

@@ -38,8 +38,6 @@ def run(plan: schedule.Schedule) -> Outcome:
         _set_up(where, plan)
         _play(where, plan)
         _rest(where, checker, plan)
-    except invariants.Forgotten as error:
-        log.add(where.now, "FORGOTTEN", str(error))
     except invariants.Violation as error:
         violation = str(error)
         log.add(where.now, "VIOLATION", violation)
@@ -68,7 +66,7 @@ def _set_up(where: world.World, plan: schedule.Schedule) -> None:
             where, f"{model.CONFIGURATION}{index}", (alien,) if taken_over else ())
     if plan.kind == "strange" and rng.random() < 0.5:
         happenings.occupy(where, rng.randrange(6))
-    if plan.kind in ("strange", "own-ca", "rotation") and rng.random() < 0.5:
+    if plan.kind in ("strange", "own-ca", "rotation", "listeners") and rng.random() < 0.5:
         happenings.intrude(where)
     for view in (view for uid, views in where.views.items() if uid not in _uids(where, where.never)
                  for view in views):

@@ -22,7 +22,7 @@ FAULTS = (
     "delete-leaf", "delete-leaf", "damage-leaf", "damage-leaf", "delete-ca", "damage-ca", "damage-ca",
     "overwrite-configuration", "overwrite-configuration", "forbid-configuration", "replace-configuration",
     "change-spec", "hide-server", "delete-pod", "apply-bundle", "start-pod-cut-off", "restore-leaf",
-    "damage-status", "odd-record", "end-part", "end-part",
+    "damage-status", "odd-record", "end-part", "end-part", "overwrite-forbidden", "copy-ca",
 )
 STRANGE = ("fight-over-leaf", "restore-cluster", "damage-status", "odd-record", "end-part")
 
@@ -41,6 +41,9 @@ STORIES: tuple[tuple[tuple[str, tuple[float, float]], ...], ...] = (
     (("forbid-configuration", (-2.0, 0.0)), ("apply-bundle", (5.0, 60.0))),
     (("damage-leaf", (5.0, 25.0)), ("start-pod", (5.0, 25.0))),
     (("rotate-leaf", SWITCH),),
+    (("overwrite-forbidden", (0.0, 9.0)),),
+    (("copy-ca", (-2.0, 12.0)),),
+    (("delete-ca", (60.0, 100.0)), ("restore-leaf", (100.0, 150.0))),
 )
 
 

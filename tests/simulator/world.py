@@ -76,6 +76,7 @@ class World:
         self.own: dict[str, facts.Certificate] = {}  # the user's CAs
         self.forbidden: set[str] = set()  # configurations that the issuer may not patch
         self.never: set[str] = set()  # and those that it never may
+        self.rejected: set[str] = set()  # of these, those that an admission policy keeps it from
         self.strangers: set[str] = set()  # CAs that nobody has reason to trust
         self.overwritten: set[str] = set()  # CAs that were written into a configuration that was known to be ours
         self.odd_records: dict[str, election.Record] = {}  # in the peering, of nobody who runs
@@ -144,9 +145,11 @@ class World:
             yield self.rng.uniform(0.1, 10.0)
             raise model.Unreachable
 
-    def forbids(self, key: str) -> bool:
-        """Whether an issuer may not patch this configuration."""
-        return key in self.forbidden or key in self.never
+    def refusal(self, key: str) -> facts.ConfigurationState | None:
+        """Why an issuer may not patch this configuration, or None."""
+        if key not in self.forbidden and key not in self.never:
+            return None
+        return facts.ConfigurationState.REJECTED if key in self.rejected else facts.ConfigurationState.FORBIDDEN
 
     def live_servers(self) -> list["server.Server"]:
         return [item for item in self.servers.values() if item.exists]

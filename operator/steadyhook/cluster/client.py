@@ -86,9 +86,9 @@ class Cluster:
         if self._api is not None:
             await self._api.close()
 
-    async def get(self, path: str) -> Manifest:
-        """The object, or the list. Raises :class:`APIError`."""
-        return await self._request("GET", path)
+    async def get(self, path: str, *, seconds: float = REQUEST_SECONDS) -> Manifest:
+        """The object, or the list, within ``seconds``. Raises :class:`APIError`."""
+        return await self._request("GET", path, seconds=seconds)
 
     async def list_metadata(self, path: str) -> list[Manifest]:
         """The objects' metadata alone, however large they are. Raises :class:`APIError`."""
@@ -98,17 +98,17 @@ class Cluster:
         """A list, or a page of one, as it is: whole objects, or their metadata alone. Raises :class:`APIError`."""
         return await self._request("GET", path, accept=JSON if whole else METADATA)
 
-    async def find(self, path: str) -> Manifest | None:
-        """The object, or None if there is none. Raises :class:`APIError`."""
+    async def find(self, path: str, *, seconds: float = REQUEST_SECONDS) -> Manifest | None:
+        """The object, within ``seconds``, or None if there is none. Raises :class:`APIError`."""
         try:
-            return await self.get(path)
+            return await self.get(path, seconds=seconds)
         except NotFound:
             return None
 
-    async def find_metadata(self, path: str, *, seconds: float = REQUEST_SECONDS) -> Manifest | None:
-        """The object's metadata alone, within ``seconds``, or None if there is none. Raises :class:`APIError`."""
+    async def find_metadata(self, path: str) -> Manifest | None:
+        """The object's metadata alone, or None if there is none. Raises :class:`APIError`."""
         try:
-            return await self._request("GET", path, accept=ONE_METADATA, seconds=seconds)
+            return await self._request("GET", path, accept=ONE_METADATA)
         except NotFound:
             return None
 

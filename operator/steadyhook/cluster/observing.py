@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 READS_AT_ONCE = 8  # of configurations that have changed
 READ_ATTEMPTS = 3
+CANDIDATES = 1024  # certificates that may have signed a leaf
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,6 @@ async def observe(
     leaf_manifest = await cluster.find(paths.secret(wanted.namespace, wanted.secret_name))
     by_listener = wanted.compatibility is policy.Compatibility.DYNAMICLISTENER
     authority = secrets.read_authority(authority_manifest, by_listener=by_listener) if authority_manifest else None
-    leaf = secrets.read_leaf(leaf_manifest, authorities=authority.bundle if authority else (),
-                             by_listener=by_listener) if leaf_manifest else None
     status = manifest.get("status") or {}
     provided, provided_pairs = await _provided(cluster, wanted)
     if by_listener:
@@ -55,6 +54,11 @@ async def observe(
         found = await asked.find(cluster, manifest, wanted, states=states,
                                  listing=lambda kind: calls.listed(cluster, kind))
         callers = found.configurations
+    # A leaf of a listener comes without its CA: if the CA Secret is lost, the configurations alone may hold it.
+    trusted = _trusted(found.configurations) if by_listener else []
+    candidates = [*(authority.bundle if authority is not None else ()), *trusted]
+    leaf = secrets.read_leaf(
+        leaf_manifest, authorities=candidates, by_listener=by_listener) if leaf_manifest is not None else None
     seen = facts.Seen(
         leaf=leaf,
         provided=provided if isinstance(provided, facts.Certificate) else None,
@@ -80,6 +84,12 @@ async def observe(
     return Observation(
         seen=dataclasses.replace(seen, servers=serving.servers, foreign_entries=serving.foreign_entries), pairs=pairs,
         listeners=serving.listeners)
+
+
+def _trusted(configurations: collections.abc.Iterable[facts.Configuration]) -> list[facts.Certificate]:
+    """What webhooks trust, each certificate once: so many that nobody can make this take long."""
+    every = (item for one in configurations for entry in one.entries for item in entry.trusted)
+    return list({item.fingerprint: item for item in every}.values())[:CANDIDATES]
 
 
 async def find_rival(cluster: client.Cluster, namespace: str, name: str) -> rivals.Rival | None:

@@ -99,7 +99,8 @@ async def _webhook_ports(
     cluster: client.Cluster, service: tuple[str, str], configurations: collections.abc.Iterable[facts.Configuration]
 ) -> frozenset[str] | None:
     """The names of the Service's ports that are called; None if nobody says which, or it may not be read."""
-    called = {entry.service_port for item in configurations for entry in item.entries if entry.service == service}
+    called = {entry.service_port for item in configurations if _is_believed(item)
+              for entry in item.entries if entry.service == service}
     if not called:
         return None
     try:
@@ -108,6 +109,12 @@ async def _webhook_ports(
         return None
     ports = (manifest or {}).get("spec", {}).get("ports") or []
     return frozenset(item.get("name", "") for item in ports if item["port"] in called) or None
+
+
+def _is_believed(configuration: facts.Configuration) -> bool:
+    """Whether it is no object of just anybody's, which names a port where something else listens."""
+    return configuration.known or configuration.state in (
+        facts.ConfigurationState.OPEN, facts.ConfigurationState.READ_ONLY)
 
 
 def _add_endpoints(

@@ -40,18 +40,21 @@ class Watch:
     One collection, or the one object in it that has ``name``.
 
     ``listed`` is told all that is there, at first and after each gap; ``changed`` each change after that.
-    ``whole``: the objects as they are, else their metadata alone (of a Secret never the content).
+    ``whole``: the objects as they are, else their metadata alone (of a Secret never the content). ``kept``: what of
+    each is kept while a long list comes in, page by page.
     """
 
     def __init__(
         self, cluster: client.Cluster, path: str, *, name: str | None = None, whole: bool = False,
         listed: Listed, changed: Changed,
+        kept: collections.abc.Callable[[client.Manifest], client.Manifest] = lambda item: item,
     ) -> None:
         self._cluster = cluster
         self._path = path
         self._selector = {} if name is None else {"fieldSelector": f"metadata.name={name}"}
         self._whole = whole
         self._listed = listed
+        self._kept = kept
         self._changed = changed
         self._version: str | None = None
         self._failures = 0
@@ -100,7 +103,7 @@ class Watch:
         query: dict[str, str | None] = {**self._selector, "limit": str(PAGE)}
         while True:
             page = await self._cluster.get_list(self._url(query), whole=self._whole)
-            items += page.get("items") or []
+            items += map(self._kept, page.get("items") or [])
             following = page["metadata"].get("continue")
             if not following:
                 break

@@ -22,6 +22,7 @@ def status(
 ) -> dict[str, Any]:
     """The whole status, made from what was seen; equal to ``previous`` when nothing has changed."""
     bundle = issuing.trust_bundle(seen, now)
+    progress = _rotation(seen, decision, previous, now)
     # What is in the Secrets of somebody else's is nothing to be remembered.
     trusted = seen.remembered if issuing.foreign_secrets(seen) else {item.fingerprint for item in bundle}
     result: dict[str, Any] = {
@@ -35,7 +36,7 @@ def status(
         "retiredCAs": list(issuing.retired(seen, kept=trusted)),
     }
     certificate = seen.leaf.certificate if seen.leaf else None
-    if certificate and seen.leaf and leaf.first_defect(seen.leaf, now) is None:
+    if certificate and seen.leaf and _leaf_defect(seen, wanted, now) is None:
         result |= {
             "fingerprint": certificate.fingerprint,
             "generation": seen.leaf.generation or 0,
@@ -52,12 +53,32 @@ def status(
         result |= {"caFingerprint": signer.fingerprint, "caNotAfter": _timestamp(signer.not_after)}
     else:
         result |= {key: previous[key] for key in ("caFingerprint", "caNotAfter") if key in previous}
-    if (phase := rotation.phase(seen)) is not reasons.Reason.NOT_ROTATING:
-        before = previous.get("rotation")
-        since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
-        result["rotation"] = {
-            "phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
+    if progress is not None:
+        result["rotation"] = progress
     return {key: value for key, value in result.items() if value not in (0, [])}
+
+
+def _rotation(
+    seen: facts.Seen, decision: issuing.Decision, previous: collections.abc.Mapping[str, Any], now: datetime.datetime
+) -> dict[str, str] | None:
+    """Where a rotation stands, and since when; None if there is none."""
+    phase = rotation.phase(seen)
+    if phase is reasons.Reason.NOT_ROTATING:
+        return None
+    before = previous.get("rotation")
+    since = before.get("since") if isinstance(before, dict) and before.get("phase") == phase else None
+    return {"phase": str(phase), "since": since or _timestamp(now), "message": bounds.cut(decision.message)}
+
+
+def _leaf_defect(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
+    """Why the leaf is not good, or is none that anybody looks after; None if it is good."""
+    if seen.leaf is None:
+        return facts.Defect(
+            reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    if seen.leaf.secret in issuing.foreign_secrets(seen):
+        return facts.Defect(reason=reasons.Reason.NOT_OURS,
+                            message=f"Secret {wanted.secret_name} was made by somebody else, and is not looked after")
+    return leaf.first_defect(seen.leaf, now)
 
 
 def _signer(seen: facts.Seen) -> facts.Certificate | None:
@@ -106,8 +127,7 @@ def _conditions(
     seen: facts.Seen, wanted: policy.Policy, decision: issuing.Decision, acknowledged: Acknowledged,
     now: datetime.datetime,
 ) -> list[dict[str, str]]:
-    defect = leaf.first_defect(seen.leaf, now) if seen.leaf else facts.Defect(
-        reason=reasons.Reason.SECRET_MISSING, message=f"Secret {wanted.secret_name} does not exist")
+    defect = _leaf_defect(seen, wanted, now)
     busy = bool(decision.actions) or decision.reason is reasons.Reason.SETTLING
     phase = rotation.phase(seen)
     rotating = phase is not reasons.Reason.NOT_ROTATING
@@ -126,8 +146,8 @@ def _conditions(
 UNSERVED_SECONDS = 600.0
 """After so long in which no instance has served the Secret's leaf, a person has to look at it."""
 
-_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE, reasons.Reason.NOT_OURS,
-                 reasons.Reason.CONTESTED)
+_FOR_A_PERSON = (reasons.Reason.OVERDUE, reasons.Reason.TRUST_OVERDUE, reasons.Reason.WRONG_CERTIFICATE,
+                 reasons.Reason.NOT_OURS, reasons.Reason.CONTESTED)
 
 
 def _trouble(
@@ -257,8 +277,9 @@ def _configuration(
         state = reasons.Reason.OVERWRITTEN if configuration.known else reasons.Reason.PENDING
     result: dict[str, Any] = {
         "kind": configuration.kind, "name": configuration.name, "uid": configuration.uid, "state": str(state)}
-    if configuration.known or carries:
-        result["ours"] = True  # not to be told by the state: it may be forbidden since
+    if configuration.known or (carries and standing is facts.ConfigurationState.OPEN):
+        # Not to be told by the state: it may be forbidden since. Nor by what it carries: the bundle is no secret.
+        result["ours"] = True
     if lacking and _is_blocked(seen, configuration):
         result["message"] = bounds.cut(_describe_blocked(configuration, standing))
     return result

@@ -206,3 +206,4 @@ class Seen:
     lost_callers: tuple[str, ...] = ()  # configurations that trust our CA and call by a name that no leaf has
     acknowledged_seconds: float = 0.0
     waiting_seconds: float = 0.0  # for how long acknowledgements are waited for
+    held_seconds: float = 0.0  # for how long configurations that do not trust the next signer are waited for

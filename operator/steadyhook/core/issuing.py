@@ -10,6 +10,7 @@ What the issuer does next: a total function of what was seen, the policy and the
     3. the leaf is missing, damaged or due      -> write leaf and ready mark, once its signer is trusted
     4. the CA is due, or a rotation is asked for -> add a successor to the CA Secret and to the bundle
     5. the successor is trusted everywhere      -> write that down, then a leaf that it has signed
+       (or whatever cannot be written has been waited for until the leaf is due)
     6. every server serves that                 -> the old CA leaves
     7. else nothing, and when to look again
 
@@ -138,11 +139,18 @@ def _taken_over(seen: facts.Seen) -> tuple[facts.Configuration, ...]:
 
 
 def _recovered(seen: facts.Seen, configuration: facts.Configuration) -> tuple[facts.Certificate, ...]:
-    """What a configuration gives back when the CA Secret is lost: of those that were ours, or are the application's."""
-    if not configuration.known and configuration.standing is not facts.ConfigurationState.READ_ONLY:
-        return ()
-    known = _known(seen)
-    found = tuple(item for item in _all_trusted(configuration) if not seen.remembered or item.fingerprint in known)
+    """
+    What a configuration gives back when the CA Secret is lost: what the status remembers, whoever has kept it.
+
+    What a leaf alone speaks for counts only in those that were ours, or are the application's.
+    """
+    known = seen.remembered | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
+    if configuration.known or configuration.standing is facts.ConfigurationState.READ_ONLY:
+        known = _known(seen)
+        was_ours = configuration.known and not known  # of what only calls the application anybody can make one
+        found = tuple(item for item in _all_trusted(configuration) if was_ours or item.fingerprint in known)
+        return found[:facts.TAKEOVER_LIMIT]
+    found = tuple(item for item in _all_trusted(configuration) if item.fingerprint in known)
     return found[:facts.TAKEOVER_LIMIT]
 
 
@@ -322,11 +330,12 @@ def _leaf(
                         message=f"{defect.message}; {_not_yet('its CA', signer)}")
     lacking = rotation.untrusting(seen, signer)
     waits = defect.reason in (reasons.Reason.SIGNER_REPLACED, reasons.Reason.SWITCHING)
-    if lacking and waits and _not_due(seen, wanted, now) is None:
+    if lacking and waits and _has_time(seen, wanted, now):
         # What is served is still good everywhere, so there is time to wait for those that cannot be written as well.
-        return Decision(
-            reason=reasons.Reason.PENDING, message=f"{defect.message}, which has yet to be trusted by "
-            + ", ".join(f"{item.kind} {item.name}" for item in lacking))
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.PENDING,
+                        message=f"{defect.message}, which has yet to be trusted by "
+                        + rotation.holding(lacking, remedy=overdue))
     wait_seconds = _unsettled_seconds(seen, wanted, signer, bundle)
     if wait_seconds > 0:
         return Decision(
@@ -384,10 +393,10 @@ def _switch(
         return Decision(reason=reasons.Reason.DISTRIBUTING, wake_at=successor.not_before,
                         message=_not_yet("the new CA", successor))
     lacking = rotation.untrusting(seen, successor)
-    if lacking:
-        return Decision(
-            reason=reasons.Reason.DISTRIBUTING,
-            message="the new CA has to be trusted by " + ", ".join(f"{item.kind} {item.name}" for item in lacking))
+    if lacking and _has_time(seen, wanted, now):
+        overdue = rotation.is_held_too_long(seen)
+        return Decision(reason=reasons.Reason.TRUST_OVERDUE if overdue else reasons.Reason.DISTRIBUTING,
+                        message="the new CA has to be trusted by " + rotation.holding(lacking, remedy=overdue))
     wait_seconds = wanted.settle_seconds - seen.trusted_seconds.get(successor.fingerprint, 0.0)
     if wait_seconds > 0:
         return Decision(
@@ -397,7 +406,20 @@ def _switch(
     return Decision(
         actions=(steps.Switch(authority=seen.authority, bundle=bundle),),
         reason=reasons.Reason.SWITCHING,
-        message="the new CA is trusted everywhere, so it signs from now on")
+        message="the new CA is trusted everywhere, so it signs from now on" if not lacking else
+        "the leaf is due, so the new CA signs from now on, though it is not trusted by "
+        + bounds.listing([f"{item.kind} {item.name}" for item in lacking]))
+
+
+def _has_time(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> bool:
+    """
+    Whether the leaf is good for long enough to wait for configurations that cannot be written.
+
+    Anybody may make such an object, and it is nobody else's business in the end: with the CA the leaf would end as
+    well, for all that call the webhook.
+    """
+    certificate = seen.leaf.certificate if seen.leaf else None
+    return certificate is not None and now < certificate.not_after - wanted.renew_before
 
 
 def _retirement(

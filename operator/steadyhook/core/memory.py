@@ -24,10 +24,11 @@ class Memory:
     """Of one active instance."""
 
     def __init__(self) -> None:
-        self._trusted_since: dict[tuple[facts.Fingerprint, str], float] = {}  # by CA and configuration's uid
+        self._trusted_since: dict[tuple[facts.Fingerprint, str], float] = {}  # by CA and entry
         self._lost: frozenset[tuple[facts.Fingerprint, str]] = frozenset()  # what was trusted, and is no more
         self._acknowledged_since: float | None = None
         self._waiting_since: float | None = None
+        self._held: tuple[facts.Fingerprint, float] | None = None  # the CA that has yet to be trusted, and since when
         self._blocked: dict[str, tuple[facts.ConfigurationState, float]] = {}
         self._accepted: set[str] = set()
         self._injections: dict[str, tuple[Bundle, list[float]]] = {}
@@ -42,6 +43,7 @@ class Memory:
         self._trusted_since.clear()
         self._lost = frozenset()
         self._acknowledged_since = self._waiting_since = None
+        self._held = None
 
     def trusted_seconds(self, now: float) -> dict[facts.Fingerprint, float]:
         """
@@ -69,18 +71,21 @@ class Memory:
         self._accepted &= {item.uid for item in seen.configurations}
         self._note_trust(seen, now)
         self._note_acknowledgements(seen, now)
+        self._note_hold(seen, now)
         return dataclasses.replace(
             seen, trusted_seconds=self.trusted_seconds(now), acknowledged_seconds=self.acknowledged_seconds(now),
             waiting_seconds=self.waiting_seconds(now),
+            held_seconds=now - self._held[1] if self._held is not None else 0.0,
             contested=frozenset(name for name, (until, _) in self._contested.items() if now < until))
 
     def _note_trust(self, seen: facts.Seen, now: float) -> None:
         everywhere = issuing.trusted_everywhere(seen)
+        entries = {f"{item.uid}/{entry.name}": {one.fingerprint for one in entry.trusted}
+                   for item in seen.configurations for entry in item.entries}
         pairs = {(one, "") for one in everywhere} | {
-            (one, item.uid) for item in seen.configurations for one in everywhere & issuing.trusted_by(item)}
+            (one, key) for key, trusted in entries.items() for one in everywhere & trusted}
         # Where a CA was trusted for a moment only, API servers may have loaded what was there before; so that settles.
-        uids = {item.uid for item in seen.configurations}
-        lost = {pair for pair in self._trusted_since.keys() - pairs if pair[0] in everywhere and pair[1] in uids}
+        lost = {pair for pair in self._trusted_since.keys() - pairs if pair[0] in everywhere and pair[1] in entries}
         self._trusted_since = {
             **{pair: self._trusted_since[pair] for pair in lost},
             **{pair: now if pair in self._lost else self._trusted_since.get(pair, now) for pair in pairs}}
@@ -97,6 +102,13 @@ class Memory:
             self._acknowledged_since = None
         elif self._acknowledged_since is None:
             self._acknowledged_since = now
+
+    def _note_hold(self, seen: facts.Seen, now: float) -> None:
+        signer = rotation.next_signer(seen)
+        if signer is None or not rotation.untrusting(seen, signer):
+            self._held = None
+        elif self._held is None or self._held[0] != signer.fingerprint:
+            self._held = (signer.fingerprint, now)
 
     def note_refusal(
         self, uid: str, now: float, state: facts.ConfigurationState = facts.ConfigurationState.FORBIDDEN

@@ -79,6 +79,13 @@ RENEWED_BY_OTHERS = datetime.timedelta(days=90)
 
 ROTATE_AUTHORITY = "steadyhook.io/rotate-ca"
 ROTATE_LEAF = "steadyhook.io/rotate-leaf"
+LONGEST_REQUEST = 253
+"""So much of a request is looked at: it is written down beside what fulfils it, where there is little room."""
+
+
+def requests(annotations: collections.abc.Mapping[str, str]) -> dict[str, str]:
+    """The requests among the annotations."""
+    return {key: annotations[key][:LONGEST_REQUEST] for key in (ROTATE_AUTHORITY, ROTATE_LEAF) if key in annotations}
 
 
 def parse(
@@ -102,6 +109,7 @@ def _parse(
     spec: collections.abc.Mapping[str, Any], *, namespace: str, name: str,
     annotations: collections.abc.Mapping[str, str],
 ) -> Policy:
+    asked = requests(annotations)
     secret_name = _secret_name("spec.secretName", spec.get("secretName"), most=LONGEST_SECRET_NAME)
     if secret_name.endswith("-ca"):
         raise InvalidSpec(field="spec.secretName", found=secret_name,
@@ -128,8 +136,8 @@ def _parse(
         settle_seconds=float(settle_seconds),
         services=_services(spec, namespace=namespace),
         authority_name=_authority_name(spec),
-        rotate_authority=annotations.get(ROTATE_AUTHORITY),
-        rotate_leaf=annotations.get(ROTATE_LEAF),
+        rotate_authority=asked.get(ROTATE_AUTHORITY),
+        rotate_leaf=asked.get(ROTATE_LEAF),
         compatibility=_compatibility(spec),
         ca_secret_name=_secret_name("spec.caSecretName", spec["caSecretName"]) if "caSecretName" in spec else None,
     )

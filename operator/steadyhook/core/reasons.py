@@ -59,6 +59,7 @@ class Reason(enum.StrEnum):
     PROVING = "Proving"
     RETIRING = "Retiring"
     OVERDUE = "AcknowledgementOverdue"
+    TRUST_OVERDUE = "TrustOverdue"
     WRONG_CERTIFICATE = "WrongCertificateServed"
     SERVERS_UNKNOWN = "ServersUnknown"
     NOT_DIALED = "EndpointsNotDialed"

@@ -18,7 +18,7 @@ import datetime
 from steadyhook.core import bounds, facts, policy, reasons
 
 DEADLINE_SECONDS = 6 * 3600.0
-"""After so long without every acknowledgement the wait is overdue; it goes on, since the CAs overlap for weeks."""
+"""After so long without all trust or every acknowledgement the wait is overdue; it goes on: CAs overlap for weeks."""
 
 
 def is_due(seen: facts.Seen, wanted: policy.Policy, now: datetime.datetime) -> facts.Defect | None:
@@ -81,23 +81,54 @@ def signer(seen: facts.Seen) -> facts.Certificate | None:
     return seen.authority.successor if has_switched(seen) else seen.authority.certificate
 
 
+def in_use(seen: facts.Seen) -> frozenset[facts.Fingerprint]:
+    """The CAs that clients need now: those that verify the leaf in the Secret, and the last one that is known of."""
+    signers = seen.leaf.signers if seen.leaf else frozenset()
+    return signers | (frozenset({seen.last_signer}) if seen.last_signer else frozenset())
+
+
 def untrusting(seen: facts.Seen, certificate: facts.Certificate) -> tuple[facts.Configuration, ...]:
     """
-    The configurations, also those that cannot be written, in which a webhook does not trust the certificate.
+    The configurations, also those that cannot be written, that a leaf by the certificate would break.
 
-    But for those of which nobody knows whether they are to be ours: anyone can ask for the bundle by annotation.
+    Such a configuration has an entry that trusts a CA in use and does not trust the certificate. An entry that trusts
+    no CA in use is broken already, or was never ours: anyone can ask for the bundle by annotation, or call the Service,
+    and holds up nothing by that.
     """
-    bundle = frozenset(item.fingerprint for item in (seen.authority.bundle if seen.authority else ()))
+    used = in_use(seen)
     return tuple(
-        item for item in seen.configurations if _relies_on(item, bundle)
-        and any(certificate.fingerprint not in {one.fingerprint for one in entry.trusted} for entry in item.entries))
+        item for item in seen.configurations if any(_breaks(entry, certificate, used) for entry in item.entries))
 
 
-def _relies_on(configuration: facts.Configuration, bundle: frozenset[facts.Fingerprint]) -> bool:
-    if configuration.standing in (facts.ConfigurationState.OPEN, facts.ConfigurationState.READ_ONLY):
-        return True
-    return configuration.known or any(
-        item.fingerprint in bundle for entry in configuration.entries for item in entry.trusted)
+def _breaks(entry: facts.Entry, certificate: facts.Certificate, used: frozenset[facts.Fingerprint]) -> bool:
+    trusted = {item.fingerprint for item in entry.trusted}
+    return certificate.fingerprint not in trusted and bool(trusted & used)
+
+
+def next_signer(seen: facts.Seen) -> facts.Certificate | None:
+    """The CA that signs the next leaf, or that will sign as soon as it is trusted everywhere."""
+    if seen.authority is not None and seen.authority.successor is not None:
+        return seen.authority.successor
+    return signer(seen)
+
+
+def is_held_too_long(seen: facts.Seen) -> bool:
+    """Whether a person has to look at why the next signer is not trusted. The wait goes on: only a person ends it."""
+    return seen.held_seconds >= DEADLINE_SECONDS
+
+
+def holding(configurations: tuple[facts.Configuration, ...], *, remedy: bool) -> str:
+    """In words, the configurations that the next signer waits for, and with ``remedy`` how a person ends the wait."""
+    names = bounds.listing([f"{item.kind} {item.name}" for item in configurations])
+    if not remedy:
+        return names
+    read_only = any(item.state is facts.ConfigurationState.READ_ONLY for item in configurations)
+    way = ("restart the application, which copies the CAs, or write the CAs of the CA Secret into caBundle by hand; if"
+           " the object need not call this webhook, delete it or empty its caBundle" if read_only else
+           "let the issuer patch it, or write the trust bundle into caBundle by hand; if the object need not call this"
+           " webhook, remove its annotation steadyhook.io/inject-ca-from")
+    return (f"{names}, for more than {DEADLINE_SECONDS / 3600:.0f} hours; calls from there work now, and would fail"
+            f" with a leaf by the new CA, so the wait goes on: {way}")
 
 
 def unacknowledged(seen: facts.Seen) -> tuple[facts.Server, ...]:

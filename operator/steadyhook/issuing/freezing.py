@@ -33,6 +33,8 @@ async def freeze(
     """
     Mark those of the two Secrets that are not static yet; their names, or None if this is not the active instance.
 
+    One that is neither a listener's nor ours is left as it is: what becomes of it is decided when all is known.
+
     ``confirm``, whether it is, is asked at the same time as the Secrets are looked at. Raises
     :class:`client.APIError`.
     """
@@ -45,7 +47,8 @@ async def freeze(
             raise problem  # of two always the same one, so that a condition does not flap
     if not is_active:
         return None
-    free = tuple(item.name for item in issuing.to_freeze(item for item in found if isinstance(item, facts.Secret)))
+    free = tuple(item.name for item in issuing.to_freeze(
+        item for item in found if isinstance(item, facts.Secret) and item.ours))
     await asyncio.gather(*(urgently(functools.partial(_freeze, cluster, wanted, name)) for name in free))
     return free
 
@@ -67,12 +70,9 @@ async def urgently(ask: Ask[Value]) -> Value:
 
 
 async def _look(cluster: client.Cluster, wanted: policy.Policy, name: str) -> facts.Secret | None:
-    found = await cluster.find_metadata(paths.secret(wanted.namespace, name), seconds=TRY_SECONDS)
-    if found is None:
-        return None
-    metadata = found["metadata"]
-    return facts.Secret(name=name, uid=metadata["uid"], resource_version=metadata["resourceVersion"],
-                        static=(metadata.get("annotations") or {}).get(secrets.STATIC) == "true")
+    """As a whole, since by its content alone a CA is known that a listener has made."""
+    found = await cluster.find(paths.secret(wanted.namespace, name), seconds=TRY_SECONDS)
+    return secrets.read_secret(found, by_listener=True) if found is not None else None
 
 
 async def _freeze(cluster: client.Cluster, wanted: policy.Policy, name: str) -> None:

@@ -2,6 +2,7 @@
 from typing import Any
 
 from steadyhook.cluster import client
+from steadyhook.core import policy
 
 Mark = tuple[Any, ...]
 
@@ -9,6 +10,5 @@ Mark = tuple[Any, ...]
 def mark(manifest: client.Manifest) -> Mark:
     """Equal as long as there is nothing new for the issuer in the object."""
     metadata = manifest["metadata"]
-    annotations = metadata.get("annotations") or {}
     return (metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"),
-            tuple(sorted(annotations.items())))
+            tuple(sorted(policy.requests(metadata.get("annotations") or {}).items())))

@@ -136,7 +136,8 @@ async def _prove_one(
     except ssl.SSLCertVerificationError as error:
         logger.warning("%s port %d serves a certificate that does not verify: %s", *address, error.verify_message)
         return facts.Proof.WRONG
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+    # A ValueError is for what is no host name to Python, though it is one to the API server: a label of 64 letters.
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         logger.info("%s port %d could not be looked at: %s", *address, error or type(error).__name__)
         return facts.Proof.UNREACHABLE
     finally:

@@ -596,7 +596,8 @@ class Reconciler:
         before, self._announced = self._announced, decision.reason
         if decision.reason is before or rotation.phase(seen) is reasons.Reason.NOT_ROTATING:
             return
-        stuck = decision.reason in (reasons.Reason.OVERDUE, reasons.Reason.WRONG_CERTIFICATE)
+        stuck = decision.reason in (
+            reasons.Reason.OVERDUE, reasons.Reason.TRUST_OVERDUE, reasons.Reason.WRONG_CERTIFICATE)
         await self._post(manifest, events.WARNING if stuck else events.NORMAL, decision.reason, decision.message)
 
     async def _acknowledged(self, seen: facts.Seen) -> conditions.Acknowledged:

@@ -64,8 +64,8 @@ def outline(manifest: client.Manifest) -> client.Manifest:
     """What is kept of a WebhookCertificate: whoever writes big ones does not fill the memory."""
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     kept = {key: metadata[key] for key in (
-        "namespace", "name", "uid", "generation", "creationTimestamp", "deletionTimestamp", "annotations")
-        if key in metadata}
+        "namespace", "name", "uid", "generation", "creationTimestamp", "deletionTimestamp") if key in metadata}
+    kept["annotations"] = policy.requests(metadata.get("annotations") or {})
     return {"metadata": kept, "spec": manifest.get("spec") or {},
             "status": {key: status[key] for key in ("fingerprint",) if key in status}}
 
@@ -154,7 +154,7 @@ class Roster:
 
     def _start_overview(self) -> list[asyncio.Task[None]]:
         certificates = watching.Watch(
-            self._cluster, paths.all_certificates(), whole=True, listed=self._list_certificates,
+            self._cluster, paths.all_certificates(), whole=True, kept=outline, listed=self._list_certificates,
             changed=self._change_certificate)
         self._overview = [certificates, *(self._watch_kind(kind) for kind in paths.CONFIGURATION_KINDS)]
         parts = [("watch of all certificates", certificates.run),

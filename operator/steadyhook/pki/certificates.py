@@ -1,6 +1,7 @@
 """PEM certificates -> facts."""
 import collections.abc
 import dataclasses
+import hashlib
 
 from cryptography import exceptions, x509
 from cryptography.hazmat.primitives import hashes
@@ -121,10 +122,41 @@ def matches(pair: KeyPair) -> bool:
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
+LARGEST_RSA_BITS = 4096
+LONGEST_KEY_CHARACTERS = 16 * 1024
+"""A key of RSA-4096 is of 3,272 characters, and other text may stand before it."""
+
+_valid: set[bytes] = set()  # the digests of texts that hold a key that was validated
+_VALID_LIMIT = 4096
+
+
 def load_key(pem: bytes) -> PrivateKey:
-    """A private key of a kind that can be issued. Raises :class:`NotPem`; the key's text is never in the message."""
+    """
+    A private key of a kind that can be issued. Raises :class:`NotPem`; the key's text is never in the message.
+
+    An RSA key is validated, by a test of its primes: that takes 0.3 s for RSA-4096, and minutes for what fits into a
+    Secret, in the loop that looks after all. So the size is looked at before, and a text is validated once.
+    """
+    if len(pem) > LONGEST_KEY_CHARACTERS:
+        raise NotPem(f"expected a private key of at most {LONGEST_KEY_CHARACTERS} characters, found {len(pem)}")
+    digest = hashlib.sha256(pem).digest()
+    key = _load_key(pem, validated=True)  # not used, unless it was validated in truth
+    if not isinstance(key, rsa.RSAPrivateKey) or digest in _valid:
+        return key
+    numbers = key.private_numbers()
+    if key.key_size > LARGEST_RSA_BITS or max(numbers.p, numbers.q).bit_length() > LARGEST_RSA_BITS // 2:
+        raise NotPem(f"expected an RSA key of at most {LARGEST_RSA_BITS} bits, with two primes of the same length,"
+                     f" found {key.key_size} bits")
+    key = _load_key(pem, validated=False)
+    if len(_valid) >= _VALID_LIMIT:
+        _valid.clear()
+    _valid.add(digest)
+    return key
+
+
+def _load_key(pem: bytes, *, validated: bool) -> PrivateKey:
     try:
-        key = forms.load_pem_private_key(pem, password=None)
+        key = forms.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=validated)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm) as error:
         raise NotPem("expected an unencrypted PEM private key") from error
     if not isinstance(key, PrivateKey):

@@ -47,6 +47,15 @@ class _Unreadable(Exception):
         self.message = message
 
 
+def read_secret(manifest: Manifest, *, by_listener: bool) -> facts.Secret:
+    """The API object itself, whatever it holds, and whose it is. Never raises."""
+    metadata = manifest["metadata"]
+    return facts.Secret(
+        name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
+        recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")),
+        static=_annotations(manifest).get(STATIC) == "true", ours=_is_ours(manifest, by_listener=by_listener))
+
+
 def read_leaf(
     manifest: Manifest, *, authorities: collections.abc.Iterable[facts.Certificate] = (), by_listener: bool = False,
 ) -> facts.Leaf:
@@ -57,7 +66,7 @@ def read_leaf(
     ``by_listener``: whether a leaf will do that a dynamiclistener has made.
     """
     annotations = _annotations(manifest)
-    secret = _secret(manifest, by_listener=by_listener)
+    secret = read_secret(manifest, by_listener=by_listener)
     try:
         pair = _pair(manifest)
         adopted = by_listener and annotations.get(READY_MARK) != pair.certificate.fingerprint
@@ -80,7 +89,7 @@ def read_leaf(
 
 def read_authority(manifest: Manifest, *, by_listener: bool = False) -> facts.Authority:
     """The facts of the CA Secret. Never raises; the bundle is read as far as it can be, whatever the defect."""
-    secret = _secret(manifest, by_listener=by_listener)
+    secret = read_secret(manifest, by_listener=by_listener)
     manifest = _in_our_layout(manifest, by_listener=by_listener)
     annotations = _annotations(manifest)
     # A bundle may hold what is no CA's: the self-signed certificate of a webhook that was taken over.
@@ -241,23 +250,19 @@ def write_ca_bundle(bundle: collections.abc.Iterable[facts.Certificate]) -> str:
     return base64.b64encode(certificates.bundle_pem(bundle)).decode("ascii")
 
 
-def _secret(manifest: Manifest, *, by_listener: bool) -> facts.Secret:
-    metadata = manifest["metadata"]
-    return facts.Secret(
-        name=metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"],
-        recreate=manifest.get("type") != SECRET_TYPE or bool(manifest.get("immutable")),
-        static=_annotations(manifest).get(STATIC) == "true", ours=_is_ours(manifest, by_listener=by_listener))
-
-
 def _is_ours(manifest: Manifest, *, by_listener: bool) -> bool:
-    """Whether it bears our marks, or those of a listener where listeners' Secrets are wanted, or a person's leave."""
+    """
+    Whether it bears our marks, or those of a listener where listeners' Secrets are wanted, or a person's leave.
+
+    Of our own marks some are empty most of the time. That it is static says nothing: anything can be frozen.
+    """
     label, value = MANAGED_BY
     annotations = _annotations(manifest)
     if (manifest["metadata"].get("labels") or {}).get(label) == value or annotations.get(ADOPT) == "true":
         return True
-    if any(annotations.get(key) for key in (READY_MARK, GENERATION, RETIRED, SWITCHED, REQUEST)):
+    if any(key in annotations for key in (READY_MARK, GENERATION, RETIRED, SWITCHED, REQUEST)):
         return True
-    return by_listener and (any(key.startswith(LISTENER_PREFIX) for key in annotations) or (
+    return by_listener and (any(key.startswith(LISTENER_PREFIX) and key != STATIC for key in annotations) or (
         manifest.get("type") == SECRET_TYPE and certificates.is_made_by_listener(_salvaged_text(manifest))))
 
 
