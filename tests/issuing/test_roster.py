@@ -256,3 +256,43 @@ def test_of_a_certificate_little_is_kept() -> None:
     kept = roster.outline(cluster.put(path, manifest))
     assert len(str(kept)) < 1000
     assert kept["status"] == {"fingerprint": "ab"}
+
+
+def test_who_asked_while_another_one_seemed_to_be_active_is_looked_at_once_this_one_is_again() -> None:
+    """A record of the election may be renewed late: the loop that asked then may not rest for minutes."""
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*ours(0))
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, ours(0)[0]))
+            await running.rest()
+
+            async def doubtful() -> bool:
+                running.roster._ask = running.confirm  # for one question only
+                return False
+
+            running.roster._ask = doubtful
+            cluster.remove(paths.secret("ns-0", "hook-0-tls"))
+            await fakes.until(lambda: paths.secret("ns-0", "hook-0-tls") in cluster.objects)
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_goes_while_nobody_watches_is_noticed() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*ours(0))
+        node = paths.manager_node("ns-0", "node-1")
+        cluster.put(node, {"status": {"instances": [{"certificate": "hook-0", "podUID": "u", "podName": "p"}]}})
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, ours(0)[0]))
+            await fakes.until(lambda: ("ns-0", "node-1") in running.roster._instances)
+            await running.rest()
+            del cluster.objects[node]  # and no watch tells of it
+            for queues in cluster._watchers.values():
+                for queue in queues:
+                    queue.put_nowait(fakes.GONE)
+            await fakes.until(lambda: "hook-0" in running.looked_at())
+            assert not running.roster._instances
+
+    asyncio.run(scenario())
