@@ -54,7 +54,7 @@ class AdmissionServer(admission.AdmissionServer):
         self._settings = settings or process_settings.from_command_line(elects=False)
         self._cluster = client.Cluster()
         self._reporter = reporting.Reporter(cluster=self._cluster, settings=self._settings)
-        self._contact = contact.Contact()
+        self._contact = contact.Contact(is_in_doubt=lambda: self._cluster.clock.was_set)
         context, ready = tls.SwappableContext(), readiness.Readiness(check=self._contact.trouble)
         self._keeper = keeping.Keeper(
             settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict,
