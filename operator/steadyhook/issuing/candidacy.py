@@ -125,7 +125,6 @@ class Candidacy:
             given_up = False
             if seat is not None:
                 given_up = await self._issue(seat)
-                self._change_role(election.Role.RESERVE)
             await self._pause(random.uniform(0.5, GIVEN_UP_SECONDS) if given_up else self._pause_seconds())
 
     async def _pause(self, seconds: float) -> None:
@@ -199,11 +198,13 @@ class Candidacy:
             return await self._keep_seat(work)
         finally:
             # The seat goes last: the next active instance begins with the handlers when these have ended.
-            for group in (handling, parts):
-                for part in group:
-                    part.cancel()
-                if group:
-                    await asyncio.shield(asyncio.wait(group))
+            try:
+                await supervision.end(handling)
+            finally:
+                try:
+                    await supervision.end(parts)
+                finally:
+                    self._change_role(election.Role.RESERVE)
 
     async def _keep_seat(self, work: Work) -> bool:
         """Return when the seat is lost (False), or does not do what it is there for (True)."""
@@ -242,7 +243,9 @@ class Candidacy:
                              self._settings.peering_name, time.monotonic() - fresh)
                 metrics.RESTARTS.labels(part="seat").inc()
                 return True
-            if self._standing(records) is not before:
+            if (standing := self._standing(records)) is not before:
+                if standing is not election.Role.ACTIVE:
+                    self._change_role(standing)  # the handlers have to end now, whatever the loop is busy with
                 work.wake(0.0)
 
     async def _read_peering(self) -> client.Manifest | None:

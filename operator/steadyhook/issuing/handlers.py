@@ -63,9 +63,10 @@ class Handlers:
             try:
                 await self._wait(False)
             finally:
-                task.cancel()
-                await asyncio.wait({task})
-                logger.info("This instance is active no longer: its handlers have ended.")
+                try:
+                    await supervision.end([task])
+                finally:
+                    logger.info("This instance is active no longer: its handlers have ended.")
 
     async def _wait(self, active: bool) -> None:
         while self._is_active is not active:
