@@ -296,3 +296,48 @@ def test_a_node_that_goes_while_nobody_watches_is_noticed() -> None:
             assert not running.roster._instances
 
     asyncio.run(scenario())
+
+
+def test_a_ca_of_the_users_own_that_comes_later_is_found_though_nothing_watches_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An issuer may read such a Secret, not watch it; the objects of an installation arrive in any order."""
+    monkeypatch.setattr(reconciling, "RESYNC_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        path, manifest = fakes.of_our_own(authority={"secretName": "my-ca"})
+        cluster.put(path, manifest)
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: fakes.conditions(cluster, path))
+            await fakes.until(lambda: all(
+                running.roster._is_watched(entry.target) for entry in running.roster._entries.values()))
+            cluster.requests.clear()
+            await fakes.until(lambda: ("GET", paths.secret("ns", "my-ca")) in cluster.requests)
+
+    asyncio.run(scenario())
+
+
+def test_a_look_at_configurations_that_ends_by_itself_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "GATHER_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*fakes.certificate())
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, fakes.certificate()[0]), seconds=30)
+            await running.rest()
+            real, failed = running.roster._calls.refresh, asyncio.Event()
+
+            async def broken(_: object) -> None:
+                running.roster._calls.refresh = real  # type: ignore[method-assign]
+                failed.set()
+                raise RuntimeError("an object that nobody has thought of")
+
+            running.roster._calls.refresh = broken  # type: ignore[method-assign, assignment]
+            running.roster._configured.set()
+            await asyncio.wait_for(failed.wait(), 10)
+            cluster.requests.clear()
+            await fakes.until(lambda: cluster.count("LIST"))
+
+    asyncio.run(scenario())

@@ -68,6 +68,9 @@ class Watch:
                     pause = random.uniform(0.5, 1.5)
                 except client.APIError as error:
                     pause = self._note(error)
+                except Exception:
+                    self._version = None  # else the same event would come again, for ever, and none after it
+                    raise
                 await asyncio.sleep(pause)
         finally:
             self.current = False

@@ -145,6 +145,7 @@ class Reconciler:
         self._frozen_at = float("-inf")
         self._unposted: list[tuple[str, str]] = []
         self._contended: tuple[str, str | None] | None = None
+        self._lacks_provided = False  # a CA of the user's own, which is read and never watched
         self._announced: reasons.Reason | None = None
         self._left_out: str | None = None
         self._absent = False
@@ -382,6 +383,7 @@ class Reconciler:
         if wanted.compatibility is not None:
             self._contended = (paths.secret(wanted.namespace, wanted.authority_secret_name),
                                seen.authority.secret.resource_version if seen.authority is not None else None)
+        self._lacks_provided = wanted.authority_name is not None and seen.provided is None
         dates = self._memory.seconds_until_open(time.monotonic())
         if decision.wake_at is not None:
             dates.append((decision.wake_at - _now()).total_seconds())
@@ -389,7 +391,7 @@ class Reconciler:
 
     def _resync_seconds(self) -> float:
         """How long after a look the next one is due, though nothing tells of a change."""
-        if self._is_resting or self._is_watched():
+        if self._is_resting or (self._is_watched() and not self._lacks_provided):
             return WATCHED_RESYNC_SECONDS
         in_doubt = time.monotonic() - self._frozen_at < FREEZE_DOUBT_SECONDS
         return FREEZE_CHECK_SECONDS if in_doubt else RESYNC_SECONDS

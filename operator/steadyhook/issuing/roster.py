@@ -255,6 +255,7 @@ class Roster:
 
     async def _follow_configurations(self) -> None:
         """Read what has changed, once for all certificates: whom it concerns is woken by that."""
+        self._configured.set()  # what it may have missed, if it has ended by itself
         while True:
             await self._configured.wait()
             await asyncio.sleep(GATHER_SECONDS)
