@@ -43,6 +43,8 @@ class Cluster(fakes.Cluster):
 class Work:
     """A reconcile loop that confirms once, and then is busy with something."""
 
+    problem: str | None = None
+
     def __init__(self, *, confirm: reconciling.Confirm, **_: Any) -> None:
         self._confirm = confirm
 
@@ -52,6 +54,9 @@ class Work:
 
     def wake(self, delay: float = 0.0) -> None:
         pass
+
+    def trouble(self) -> str | None:
+        return Work.problem
 
     def woken_unserved_seconds(self) -> float:
         return 0.0
@@ -79,6 +84,7 @@ class Instance:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster, self.seat, self.work = Cluster(), Operator(), Operator()
         self.roles: list[election.Role] = []
+        self.problems: list[str | None] = []
         monkeypatch.setattr(client, "Cluster", lambda: self.cluster)
         monkeypatch.setattr(candidacy, "MOMENT_SECONDS", 0.0)
         monkeypatch.setattr(candidacy.random, "uniform", lambda lowest, highest: 0.0)
@@ -88,7 +94,7 @@ class Instance:
         self.handlers._operator = self.work  # type: ignore[assignment]
         self.cluster.elect(own=1)
         self.candidacy = candidacy.Candidacy(
-            settings=SETTINGS, identity=OWN, on_role=self.roles.append, on_problem=lambda problem: None,
+            settings=SETTINGS, identity=OWN, on_role=self.roles.append, on_problem=self.problems.append,
             work_due=lambda: True, user_handlers=self.handlers)
 
     async def is_active(self) -> None:
@@ -171,5 +177,19 @@ def test_an_instance_that_has_stopped_does_not_say_that_it_issues(monkeypatch: p
     async def play(instance: Instance) -> None:
         await instance.candidacy.stop()
         assert prometheus_client.REGISTRY.get_sample_value("steadyhook_active") == 0
+
+    scenario(monkeypatch, play)
+
+
+def test_what_keeps_the_work_from_being_done_is_told_until_it_is_mended_and_the_seat_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def play(instance: Instance) -> None:
+        monkeypatch.setattr(Work, "problem", "certificates cannot be watched")
+        await fakes.until(lambda: instance.problems[-3:] == ["certificates cannot be watched"] * 3)
+        monkeypatch.setattr(Work, "problem", None)
+        await fakes.until(lambda: instance.problems[-1] is None)
+        assert instance.seat.runs
+        assert caplog.text.count("certificates cannot be watched") == 1
 
     scenario(monkeypatch, play)

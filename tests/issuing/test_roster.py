@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from issuing import fakes
-from steadyhook.cluster import asking, client, paths
+from steadyhook.cluster import asking, client, paths, watching
 from steadyhook.issuing import reconciling, roster
 
 SECOND = "2026-01-01T00:00:00Z"
@@ -339,5 +339,25 @@ def test_a_look_at_configurations_that_ends_by_itself_is_made_up_for(monkeypatch
             await asyncio.wait_for(failed.wait(), 10)
             cluster.requests.clear()
             await fakes.until(lambda: cluster.count("LIST"))
+
+    asyncio.run(scenario())
+
+
+def test_an_issuer_that_may_not_see_the_certificates_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LONGEST_REFUSED_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+
+        async def fail(method: str, path: str) -> None:
+            if method == "LIST" and path.startswith(paths.all_certificates()):
+                raise client.Forbidden(method=method, path=path, status=403, message="you may not")
+
+        cluster.fail = fail
+        async with issuers(cluster) as running:
+            await fakes.until(running.roster.trouble)
+            assert "you may not" in str(running.roster.trouble())
+            cluster.fail = None
+            await fakes.until(lambda: running.roster.trouble() is None)
 
     asyncio.run(scenario())

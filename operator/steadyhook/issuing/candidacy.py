@@ -28,6 +28,9 @@ MOMENT_SECONDS = 0.5
 GIVEN_UP_SECONDS = 5.0
 """How long an instance stays out at most that has given up its seat: others may have no reason to look for one."""
 
+SELDOM_SECONDS = 60.0
+"""The same problem is logged as often as this at most; it is found every few seconds."""
+
 STUCK_SECONDS = 600.0
 """An election that does not come to its next look within this time is stuck: each request takes 10 s at most."""
 
@@ -82,6 +85,8 @@ class Candidacy:
         self._user_handlers = user_handlers
         self._role: election.Role | None = None
         self._troubled = False
+        self._complaint, self._complained_at = "", float("-inf")
+        self._work_trouble: str | None = None
         self._overdue_at = time.monotonic() + STUCK_SECONDS
         self._cluster = client.Cluster()
         self._task: asyncio.Task[None] | None = None
@@ -204,6 +209,7 @@ class Candidacy:
                 try:
                     await supervision.end(parts)
                 finally:
+                    self._work_trouble = None
                     self._change_role(election.Role.RESERVE)
 
     async def _keep_seat(self, work: Work) -> bool:
@@ -216,6 +222,7 @@ class Candidacy:
                              " with a new seat.", seconds)
                 metrics.RESTARTS.labels(part="seat").inc()
                 return True
+            self._note_trouble(work.trouble())
             if self._standalone:
                 continue
             before = self._role
@@ -292,7 +299,7 @@ class Candidacy:
         if problem is not None:
             self._complain(problem)
         else:
-            self._on_problem(None)
+            self._on_problem(self._work_trouble)
         self._change_role(election.Role.CANDIDATE if problem else election.Role.ACTIVE)
         return problem is None
 
@@ -318,8 +325,19 @@ class Candidacy:
                 self._user_handlers.set_active(role is election.Role.ACTIVE)
             self._on_role(role)
 
+    def _note_trouble(self, trouble: str | None) -> None:
+        """What keeps the work from being done; another instance would do no better, so the seat is kept."""
+        if trouble is not None:
+            self._complain(trouble)
+        elif self._work_trouble is not None:
+            self._on_problem(None)
+        self._work_trouble = trouble
+
     def _complain(self, problem: str) -> None:
-        logger.error("This instance cannot issue: %s.", problem)
+        now = time.monotonic()
+        if problem != self._complaint or now - self._complained_at >= SELDOM_SECONDS:
+            self._complaint, self._complained_at = problem, now
+            logger.error("This instance cannot issue: %s.", problem)
         self._troubled = True
         self._on_problem(problem)
 

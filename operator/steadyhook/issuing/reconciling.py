@@ -181,6 +181,10 @@ class Reconciler:
         since = self._unserved_since if self._unserved_since is not None else max(self._due, self._not_before)
         return max(0.0, now - since)
 
+    def trouble(self) -> str | None:
+        """Nothing: a condition of the certificate tells what goes wrong."""
+        return None
+
     # ---- the loop ----
 
     async def run(self) -> None:

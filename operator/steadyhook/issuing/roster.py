@@ -110,6 +110,11 @@ class Roster:
         """For how long it has been woken without having come round, 0.0 if it was not."""
         return time.monotonic() - self._unserved_since if self._unserved_since is not None else 0.0
 
+    def trouble(self) -> str | None:
+        """What keeps this from seeing the certificates at all, so that no condition of one can tell it."""
+        refusal = next((item.refusal for item in self._overview if item.refusal is not None), None)
+        return f"what there is cannot be watched: {refusal}; apply the manifests of this version" if refusal else None
+
     # ---- the loop ----
 
     async def run(self) -> None:

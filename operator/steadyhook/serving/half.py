@@ -189,7 +189,8 @@ class AdmissionServer(admission.AdmissionServer):
         problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
                    f" ({error.message}); apply the manifests of this version, and let STEADYHOOK_SECRET name"
                    " the Secret that their Role names")
-        logger.error("%s.", problem)
+        if not self._is_forbidden:  # it is found every few seconds
+            logger.error("%s.", problem)
         self._is_forbidden = True
         if not self.certified:
             self.readiness.wait(problem)
