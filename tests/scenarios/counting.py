@@ -1,6 +1,7 @@
 """A user's module with ordinary handlers: they say in the log what they handle, from when to when."""
 import asyncio
 import os
+import sys
 from typing import Any
 
 import kopf
@@ -39,4 +40,6 @@ async def allow(**_: Any) -> None:
 
 
 def say(what: str, name: str) -> None:
-    print(f"COUNTING {asyncio.get_running_loop().time():.3f} {what} {name}", flush=True)
+    # With its end in one write: print() makes two, and a line of another thread's log may come between them.
+    sys.stdout.write(f"COUNTING {asyncio.get_running_loop().time():.3f} {what} {name}\n")
+    sys.stdout.flush()
