@@ -2,6 +2,8 @@
 import asyncio
 import dataclasses
 import datetime
+import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -193,3 +195,31 @@ def test_what_keeps_the_work_from_being_done_is_told_until_it_is_mended_and_the_
         assert caplog.text.count("certificates cannot be watched") == 1
 
     scenario(monkeypatch, play)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_embedded_operators_are_configured_with_nothing_that_kopf_is_giving_up() -> None:
+    async def work_and_handlers() -> tuple[operator.embedding.EmbeddedOperator, ...]:
+        made = handlers.Handlers(registry=kopf.OperatorRegistry(), namespace="ns", grace_seconds=8.0)
+        return made._operator, operator.build(SETTINGS, work=None, identity="one", priority=1)
+
+    ours, seat = asyncio.run(work_and_handlers())
+    settings = kopf.OperatorSettings()
+    ours._configure(settings)
+    seat._configure(settings)
+    assert settings.queueing.exit_timeout == 8.0
+    assert settings.peering.lifetime == SETTINGS.peering_lifetime
+
+
+def test_a_pod_has_the_time_to_end_its_handlers_and_then_to_give_up_its_seat() -> None:
+    manifests = pathlib.Path(__file__).parents[2] / "manifests" / "base"
+    grace = [int(found) for path in manifests.rglob("*.yaml")
+             for found in re.findall(r"terminationGracePeriodSeconds: (\d+)", path.read_text())]
+
+    async def longest() -> float:
+        made = handlers.Handlers(
+            registry=kopf.OperatorRegistry(), namespace="ns", grace_seconds=SETTINGS.drain_seconds)
+        return made._operator._stop_seconds + operator.embedding.STOP_SECONDS
+
+    assert len(grace) == 3
+    assert asyncio.run(longest()) < min(grace)
