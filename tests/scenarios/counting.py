@@ -34,9 +34,16 @@ async def tick(name: str, **_: Any) -> None:
     say("ticks", name)
 
 
+@kopf.index("", "v1", "configmaps", labels=COUNTED)
+async def names(name: str, **_: Any) -> dict[str, bool]:
+    sys.stdout.write(f"INDEXED {name}\n")
+    sys.stdout.flush()
+    return {name: True}
+
+
 @kopf.on.validate("", "v1", "configmaps", id="validate-counted", labels=COUNTED)
 async def allow(**_: Any) -> None:
-    """An admission handler beside the others, which every instance serves."""
+    """An admission handler beside the others, which every instance serves, and which may look into the index."""
 
 
 def say(what: str, name: str) -> None:

@@ -55,6 +55,7 @@ def start(
         priority=kopf_settings.peering.priority or None, on_role=on_role, on_problem=on_problem, work_due=work_due,
         user_handlers=user_handlers)
     kopf_settings.peering.standalone = True
+    kopf_settings.peering.mandatory = False  # set by --peering: kopf would wait for one, and fill no index until then
     result.start()
     return result
 
