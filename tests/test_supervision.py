@@ -89,3 +89,31 @@ def test_the_pauses_grow_to_their_longest_and_never_end(monkeypatch: pytest.Monk
     found = [next(pauses) for _ in range(100)]
     assert found[:6] == [0.5, 1.0, 2.0, 4.0, 8.0, supervision.LONGEST_PAUSE_SECONDS]
     assert set(found[6:]) == {supervision.LONGEST_PAUSE_SECONDS}
+
+
+def test_whoever_ends_tasks_waits_for_them_though_it_is_cancelled_meanwhile() -> None:
+    async def run() -> None:
+        go_on, tidied = asyncio.Event(), []
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await go_on.wait()
+                tidied.append(True)
+
+        tasks = [asyncio.create_task(work()) for _ in range(2)]
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(supervision.end(tasks))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            ending.cancel()
+        await asyncio.sleep(0)
+        assert not ending.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(ending, 10)
+        assert tidied == [True, True]
+        await supervision.end([])
+
+    asyncio.run(run())

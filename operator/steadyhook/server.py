@@ -25,6 +25,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
         raise kopf.PermanentError(str(error)) from error
     embedding.configure(settings)
     settings.peering.standalone = True
+    settings.peering.mandatory = False
     settings.admission.server = server
 
 

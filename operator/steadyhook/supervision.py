@@ -9,7 +9,7 @@ import collections.abc
 import logging
 import random
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from steadyhook import metrics
 
@@ -61,6 +61,24 @@ async def keep(part: str, run: Run) -> NoReturn:
         logger.error("The %s has ended by itself (%s); it starts again in %.1f s.", part,
                      _describe(problem), pause, exc_info=problem if _is_unexpected(problem) else None)
         await asyncio.sleep(pause)
+
+
+async def end(tasks: collections.abc.Collection[asyncio.Task[Any]]) -> None:
+    """
+    Cancel tasks, and return when they all have ended.
+
+    Whoever is cancelled meanwhile waits for them all the same, and is cancelled after that.
+    """
+    for task in tasks:
+        task.cancel()
+    interruption: asyncio.CancelledError | None = None
+    while pending := {task for task in tasks if not task.done()}:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 class Ended(Exception):

@@ -11,8 +11,14 @@ HERE = datetime.datetime(2030, 1, 1, 12, 0, 0, 500000, tzinfo=datetime.UTC)
 
 
 class FixedClock(clock.Clock):
+    here = HERE
+    seconds = 0.0
+
     def read(self) -> datetime.datetime:
-        return HERE
+        return self.here
+
+    def elapsed(self) -> float:
+        return self.seconds
 
 
 def answer(ahead_seconds: float, *, took_seconds: float = 0.0) -> FixedClock:
@@ -60,3 +66,24 @@ def test_a_header_that_tells_no_time_is_left_alone(header: str | None) -> None:
 def test_the_metric_says_how_far_the_clock_is_ahead() -> None:
     answer(-3600.0)
     assert prometheus_client.REGISTRY.get_sample_value("steadyhook_clock_skew_seconds") == pytest.approx(-3600, abs=1)
+
+
+def test_a_correction_ends_when_the_clock_is_set() -> None:
+    """A machine starts with a wrong clock, and NTP sets it some seconds later."""
+    found = answer(-3600.0)
+    assert not found.was_set
+    found.here += datetime.timedelta(hours=1)
+    assert found.was_set
+    assert found.skew_seconds is None
+    assert found.now() == found.here
+    found.compare(email.utils.format_datetime(found.here, usegmt=True), sent=found.here, received=found.here)
+    assert not found.was_set
+    assert found.skew_seconds == pytest.approx(0.0, abs=1.0)
+
+
+def test_time_that_goes_by_sets_no_clock() -> None:
+    found = answer(-3600.0)
+    found.here += datetime.timedelta(days=3)
+    found.seconds += 3 * 86400.0
+    assert not found.was_set
+    assert found.skew_seconds == pytest.approx(-3600.0, abs=1.0)

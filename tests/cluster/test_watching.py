@@ -91,6 +91,31 @@ def test_errors_do_not_end_it_and_are_not_answered_by_more_requests(error: type[
     asyncio.run(scenario())
 
 
+def test_an_object_that_the_listener_fails_at_is_not_told_again_and_again() -> None:
+    """Whoever starts the watch again finds the rest of what has changed."""
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        told = Told(cluster)
+        tell = told.watch._changed
+
+        def changed(kind: str, item: client.Manifest) -> None:
+            if item["metadata"]["name"] == "odd":
+                raise KeyError("spec")
+            tell(kind, item)
+
+        told.watch._changed = changed
+        async with fakes.running(told.watch.run) as task:
+            await fakes.until(lambda: cluster.watched())
+            cluster.put(f"{PATH}/odd", {})
+            await asyncio.wait({task}, timeout=10)
+            assert isinstance(task.exception(), KeyError)
+        async with fakes.running(told.watch.run):
+            await fakes.until(lambda: cluster.watched())
+            assert told.lists[1:] == [["odd"]], "it lists, and does not go on before the object that it failed at"
+
+    asyncio.run(scenario())
+
+
 def test_a_connection_costs_little_memory() -> None:
     """By an attribute of asyncio that is not documented: this tells when it has become something else."""
     async def scenario() -> None:

@@ -227,7 +227,7 @@ def test_what_always_fails_becomes_a_condition_and_neither_ends_nor_spins_the_lo
                 cluster.fail = None
                 work.see(cluster.put(*fakes.certificate(duration="8761h")))  # a change is looked at at once
                 await fakes.until(lambda: fakes.conditions(cluster, CERTIFICATE)["Degraded"]["status"] == "False")
-                assert work.woken_unserved_seconds() == 0.0
+                await fakes.until(lambda: work.woken_unserved_seconds() == 0.0)
         lines = [item for item in caplog.messages if "a mistake of ours" in item]
         assert len(lines) <= 4  # the 1st, 2nd, 4th, and the traceback
 
@@ -482,5 +482,55 @@ def test_of_300_objects_of_which_some_fail_each_is_read_once() -> None:
             with pytest.raises(client.Unreachable):
                 await another.find(cluster, frozenset())  # type: ignore[arg-type]
         assert cluster.count("GET") == 299 + 2 * observing.READ_ATTEMPTS
+
+    asyncio.run(scenario())
+
+
+def test_a_change_of_the_certificate_while_a_failure_is_being_told_ends_the_pause() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        path, manifest = fakes.of_our_own()
+        first = cluster.put(path, manifest)
+        telling, go_on = asyncio.Event(), asyncio.Event()
+        is_forbidden = True
+
+        async def fail(method: str, one: str) -> None:
+            if is_forbidden and "/secrets/" in one:
+                raise client.Forbidden(method=method, path=one, status=403, message="no")
+            if method == "PUT" and not telling.is_set():
+                telling.set()
+                await go_on.wait()
+
+        cluster.fail = fail
+        work = reconciler(cluster, turns=pacing.Turns(), manifest=first)
+        work._failures.count = 10  # it has failed for long, so the pause is long
+        async with fakes.running(work.run):
+            await asyncio.wait_for(telling.wait(), 10)
+            is_forbidden = False
+            manifest["metadata"]["annotations"] = {"steadyhook.io/rotate-leaf": "once"}
+            work.see(cluster.put(path, manifest))
+            await asyncio.sleep(0)
+            go_on.set()
+            await fakes.until(lambda: LEAF in cluster.objects)
+
+    asyncio.run(scenario())
+
+
+def test_a_certificate_that_becomes_urgent_while_its_turn_is_waited_for_is_frozen_before_its_objects_are_read() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        storm(cluster)
+        turns = pacing.Turns()
+        work = reconciler(cluster, turns=turns)
+        manifest = cluster.put(*fakes.certificate())
+        async with turns.take("ns"), turns.take("ns"), fakes.running(work.run):
+            await fakes.until(lambda: work._unserved_since is not None)
+            work.see(manifest)
+            await asyncio.sleep(0)
+            for semaphore in list(turns._of_namespace.values()):
+                semaphore.release()
+            await fakes.until(lambda: cluster.count("LIST") and cluster.count("PATCH", "/secrets/") >= 2)
+            methods = [method for method, _ in cluster.requests if method in ("LIST", "PATCH")]
+            assert methods[:2] == ["PATCH", "PATCH"]
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from issuing import fakes
-from steadyhook.cluster import asking, client, paths
+from steadyhook.cluster import asking, client, paths, watching
 from steadyhook.issuing import marks, reconciling, roster
 
 SECOND = "2026-01-01T00:00:00Z"
@@ -260,3 +260,108 @@ def test_of_a_certificate_little_is_kept() -> None:
     # And what is kept is all that matters: else each look would seem to have found something new.
     assert marks.mark(kept) == marks.mark(cluster.objects[path])
     assert marks.mark(kept) != marks.mark({**kept, "metadata": {**kept["metadata"], "annotations": {}}})
+
+
+def test_who_asked_while_another_one_seemed_to_be_active_is_looked_at_once_this_one_is_again() -> None:
+    """A record of the election may be renewed late: the loop that asked then may not rest for minutes."""
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*ours(0))
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, ours(0)[0]))
+            await running.rest()
+
+            async def doubtful() -> bool:
+                running.roster._ask = running.confirm  # for one question only
+                return False
+
+            running.roster._ask = doubtful
+            cluster.remove(paths.secret("ns-0", "hook-0-tls"))
+            await fakes.until(lambda: paths.secret("ns-0", "hook-0-tls") in cluster.objects)
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_goes_while_nobody_watches_is_noticed() -> None:
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*ours(0))
+        node = paths.manager_node("ns-0", "node-1")
+        cluster.put(node, {"status": {"instances": [{"certificate": "hook-0", "podUID": "u", "podName": "p"}]}})
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, ours(0)[0]))
+            await fakes.until(lambda: ("ns-0", "node-1") in running.roster._instances)
+            await running.rest()
+            del cluster.objects[node]  # and no watch tells of it
+            for queues in cluster._watchers.values():
+                for queue in queues:
+                    queue.put_nowait(fakes.GONE)
+            await fakes.until(lambda: "hook-0" in running.looked_at())
+            assert not running.roster._instances
+
+    asyncio.run(scenario())
+
+
+def test_a_ca_of_the_users_own_that_comes_later_is_found_though_nothing_watches_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An issuer may read such a Secret, not watch it; the objects of an installation arrive in any order."""
+    monkeypatch.setattr(reconciling, "RESYNC_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        path, manifest = fakes.of_our_own(authority={"secretName": "my-ca"})
+        cluster.put(path, manifest)
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: fakes.conditions(cluster, path))
+            await fakes.until(lambda: all(
+                running.roster._is_watched(entry.target) for entry in running.roster._entries.values()))
+            cluster.requests.clear()
+            await fakes.until(lambda: ("GET", paths.secret("ns", "my-ca")) in cluster.requests)
+
+    asyncio.run(scenario())
+
+
+def test_a_look_at_configurations_that_ends_by_itself_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "GATHER_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+        cluster.put(*fakes.certificate())
+        async with issuers(cluster) as running:
+            await fakes.until(lambda: is_ready(cluster, fakes.certificate()[0]), seconds=30)
+            await running.rest()
+            real, failed = running.roster._calls.refresh, asyncio.Event()
+
+            async def broken(_: object) -> None:
+                running.roster._calls.refresh = real  # type: ignore[method-assign]
+                failed.set()
+                raise RuntimeError("an object that nobody has thought of")
+
+            running.roster._calls.refresh = broken  # type: ignore[method-assign, assignment]
+            running.roster._configured.set()
+            await asyncio.wait_for(failed.wait(), 10)
+            cluster.requests.clear()
+            await fakes.until(lambda: cluster.count("LIST"))
+
+    asyncio.run(scenario())
+
+
+def test_an_issuer_that_may_not_see_the_certificates_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LONGEST_REFUSED_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        cluster = fakes.Cluster()
+
+        async def fail(method: str, path: str) -> None:
+            if method == "LIST" and path.startswith(paths.all_certificates()):
+                raise client.Forbidden(method=method, path=path, status=403, message="you may not")
+
+        cluster.fail = fail
+        async with issuers(cluster) as running:
+            await fakes.until(running.roster.trouble)
+            assert "you may not" in str(running.roster.trouble())
+            cluster.fail = None
+            await fakes.until(lambda: running.roster.trouble() is None)
+
+    asyncio.run(scenario())

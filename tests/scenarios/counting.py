@@ -1,6 +1,7 @@
 """A user's module with ordinary handlers: they say in the log what they handle, from when to when."""
 import asyncio
 import os
+import sys
 from typing import Any
 
 import kopf
@@ -33,10 +34,19 @@ async def tick(name: str, **_: Any) -> None:
     say("ticks", name)
 
 
+@kopf.index("", "v1", "configmaps", labels=COUNTED)
+async def names(name: str, **_: Any) -> dict[str, bool]:
+    sys.stdout.write(f"INDEXED {name}\n")
+    sys.stdout.flush()
+    return {name: True}
+
+
 @kopf.on.validate("", "v1", "configmaps", id="validate-counted", labels=COUNTED)
 async def allow(**_: Any) -> None:
-    """An admission handler beside the others, which every instance serves."""
+    """An admission handler beside the others, which every instance serves, and which may look into the index."""
 
 
 def say(what: str, name: str) -> None:
-    print(f"COUNTING {asyncio.get_running_loop().time():.3f} {what} {name}", flush=True)
+    # With its end in one write: print() makes two, and a line of another thread's log may come between them.
+    sys.stdout.write(f"COUNTING {asyncio.get_running_loop().time():.3f} {what} {name}\n")
+    sys.stdout.flush()

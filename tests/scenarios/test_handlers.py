@@ -82,6 +82,10 @@ def test_each_object_is_handled_once_by_the_active_instance_alone(counting: inst
             ("begins", active), ("ends", active)]
         assert {pod for _, what, pod in found[name] if what == "ticks"} <= {active}
     assert "hello from a user's handler" in counting.active().log(), "the log of a handler is shown"
+    # An index is there for the admission handlers, which every instance has. The log of the active one has gone on.
+    others = [pod for pod in counting.pods() if pod.name != active]
+    counting.cluster.wait_for(lambda: all("INDEXED one-0\n" in pod.log() for pod in others), 30,
+                              f"an index to be filled in {len(others)} instances")
     counting.admit()
 
 

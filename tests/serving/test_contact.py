@@ -52,3 +52,26 @@ def test_it_reads_now_and_then_and_goes_on_after_a_failure(monkeypatch: pytest.M
     asyncio.run(asyncio.wait_for(run(), 10))
     assert len(reads) == 3
     assert touch.silence() < contact.LONGEST_SILENCE_SECONDS
+
+
+def test_it_reads_at_once_when_the_clock_of_the_machine_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_doubt = True
+    touch = contact.Contact(Clock(), is_in_doubt=lambda: in_doubt)
+    reads = 0
+
+    async def read() -> None:
+        nonlocal reads, in_doubt
+        reads += 1
+        in_doubt = reads < 2  # the first answer has told no time
+
+    async def run() -> None:
+        keeping = asyncio.create_task(touch.keep(read))
+        while in_doubt:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        keeping.cancel()
+
+    monkeypatch.setattr(contact, "LOOK_SECONDS", 0.0)
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert reads == 2

@@ -154,8 +154,8 @@ def peering(*, seconds_ago: float) -> client.Manifest:
     (lambda: peering(seconds_ago=1), {None}),
     (lambda: peering(seconds_ago=60), {"NobodyIssues"}),
     (lambda: {"metadata": {"name": "steadyhook"}}, {"NobodyIssues"}),
-    (lambda: None, set()),
-    (lambda: FORBIDDEN, set()),
+    (lambda: None, {None}),
+    (lambda: FORBIDDEN, {None}),
     (lambda: client.Unreachable(method="GET", path=PEERING, status=500, message="away"), set()),
 ], ids=["live", "expired", "empty", "elsewhere", "forbidden", "unreachable"])
 def test_a_server_tells_that_nobody_issues_when_two_looks_have_found_no_live_record(

@@ -148,3 +148,26 @@ def test_the_same_problem_told_again_is_no_reason_to_look(objects: Objects) -> N
 
     RUNNER.run(run())
     assert paths.manager_node(NAMESPACE, "node-1") not in objects.by_path
+
+
+def test_what_could_not_be_reported_for_an_unexpected_reason_is_reported_by_the_next_run(objects: Objects) -> None:
+    one = reporter(objects, "one", "uid-1")
+    find = objects.find
+
+    async def broken(path: str) -> client.Manifest | None:
+        raise KeyError("podUID")
+
+    async def scenario() -> None:
+        one.set_problem("no election")
+        objects.find = broken  # type: ignore[method-assign]
+        with pytest.raises(KeyError):
+            await one.run()
+        objects.find = find  # type: ignore[method-assign]
+        task = asyncio.create_task(one.run())
+        async with asyncio.timeout(10):
+            while not objects.writes:
+                await asyncio.sleep(0)
+        task.cancel()
+
+    RUNNER.run(scenario())
+    assert objects.instances() == ["one"]

@@ -6,6 +6,7 @@ seconds, in the header ``Date`` (RFC 9110, 6.6.1).
 """
 import datetime
 import email.utils
+import time
 
 from steadyhook import metrics
 
@@ -14,22 +15,41 @@ LONGEST_ANSWER_SECONDS = 5.0
 
 
 class Clock:
-    """``skew_seconds``: how far this machine is ahead, within some seconds; None while no answer has told it."""
+    """To be told of each answer by :meth:`compare`."""
 
     def __init__(self) -> None:
-        self.skew_seconds: float | None = None
+        self._skew_seconds: float | None = None
+        self._set_to = 0.0  # this machine's time less its elapsed time, at the last answer
 
     def read(self) -> datetime.datetime:
         """The time of this machine."""
         return datetime.datetime.now(datetime.UTC)
 
+    def elapsed(self) -> float:
+        """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    @property
+    def skew_seconds(self) -> float | None:
+        """How far this machine is ahead, within some seconds; None while no answer has told it."""
+        return None if self.was_set else self._skew_seconds
+
+    @property
+    def was_set(self) -> bool:
+        """
+        Whether this machine's clock was set since the last answer, so that a new answer is wanted.
+
+        As a rule it was set right: by NTP some seconds after the start of the machine.
+        """
+        return self._skew_seconds is not None and abs(self._setting() - self._set_to) >= LONGEST_ANSWER_SECONDS
+
     def now(self) -> datetime.datetime:
         """The time of the API server, as far as it is known."""
-        now = self.read()
+        now, skew_seconds = self.read(), self.skew_seconds
         # Less is within what the header can tell, and would only let the time jump.
-        if self.skew_seconds is None or abs(self.skew_seconds) < LONGEST_ANSWER_SECONDS:
+        if skew_seconds is None or abs(skew_seconds) < LONGEST_ANSWER_SECONDS:
             return now
-        return now - datetime.timedelta(seconds=self.skew_seconds)
+        return now - datetime.timedelta(seconds=skew_seconds)
 
     def compare(self, date: str | None, *, sent: datetime.datetime, received: datetime.datetime) -> None:
         """Take in an answer: its header, and this machine's time before and after it."""
@@ -41,8 +61,11 @@ class Clock:
             return
         # The header is cut to the second: on the average half of one is missing.
         skew = (sent + took / 2) - (told + datetime.timedelta(seconds=0.5))
-        self.skew_seconds = skew.total_seconds()
-        metrics.CLOCK_SKEW_SECONDS.set(round(self.skew_seconds, 1))
+        self._skew_seconds, self._set_to = skew.total_seconds(), self._setting()
+        metrics.CLOCK_SKEW_SECONDS.set(round(self._skew_seconds, 1))
+
+    def _setting(self) -> float:
+        return self.read().timestamp() - self.elapsed()
 
 
 def _parse(date: str | None) -> datetime.datetime | None:

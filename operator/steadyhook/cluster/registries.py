@@ -1,14 +1,15 @@
 """
 kopf's registries of handlers, taken apart. kopf has no public names for what is in a registry.
 
-A registry holds the handlers of activities (startup, cleanup, login), of admission, and the ordinary ones, which react
-to objects: event, create, update, delete, timers, daemons, indexes.
+A registry holds the handlers of activities (startup, cleanup, login), of admission, indexes, and the ordinary ones,
+which react to objects: event, create, update, delete, timers, daemons. An index does nothing but remember, for the
+handlers of every other kind.
 """
 import collections.abc
 
 import kopf
 
-_ORDINARY = ("_indexing", "_watching", "_spawning", "_changing")
+_ORDINARY = ("_watching", "_spawning", "_changing")
 
 
 def ordinary_handlers(registry: kopf.OperatorRegistry) -> tuple[str, ...]:
@@ -19,8 +20,9 @@ def ordinary_handlers(registry: kopf.OperatorRegistry) -> tuple[str, ...]:
 
 def split(registry: kopf.OperatorRegistry, *, without: collections.abc.Container[str]) -> kopf.OperatorRegistry:
     """
-    A new registry with the ordinary handlers, which the given one loses, and with a copy of those of activities.
+    A new registry with the ordinary handlers, which the given one loses, and with a copy of the indexes and activities.
 
+    Admission handlers, which stay, may look into an index: one that nobody fills would let them decide wrongly.
     ``without``: the modules whose handlers of activities stay out of the new one.
     """
     result = kopf.OperatorRegistry()
@@ -28,6 +30,8 @@ def split(registry: kopf.OperatorRegistry, *, without: collections.abc.Container
         empty = getattr(result, name)
         setattr(result, name, getattr(registry, name))
         setattr(registry, name, empty)
+    for index in registry._indexing.get_all_handlers():
+        result._indexing.append(index)
     for handler in registry._activities.get_all_handlers():
         if handler.fn.__module__ not in without:
             result._activities.append(handler)

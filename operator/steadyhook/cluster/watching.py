@@ -60,6 +60,8 @@ class Watch:
         self._failures = 0
         self.current = False
         """Whether it has listed, and nothing has been missed since, as far as is known."""
+        self.refusal: str | None = None
+        """Why the API server does not let it watch, None if it does, or is away."""
 
     async def run(self) -> None:
         """Until cancelled; an API server that is away, or refuses, is asked again for ever, less and less often."""
@@ -71,6 +73,9 @@ class Watch:
                     pause = random.uniform(0.5, 1.5)
                 except client.APIError as error:
                     pause = self._note(error)
+                except Exception:
+                    self._version = None  # else the same event would come again, for ever, and none after it
+                    raise
                 await asyncio.sleep(pause)
         finally:
             self.current = False
@@ -84,7 +89,7 @@ class Watch:
         accept = client.JSON if self._whole else client.ONE_METADATA
         async with contextlib.aclosing(self._cluster.stream(  # type: ignore[type-var]
                 self._url(query), accept=accept, silence_seconds=SILENCE_SECONDS)) as events:
-            self.current = True
+            self.current, self.refusal = True, None
             async for event in events:
                 self._take_in(event)
 
@@ -127,6 +132,7 @@ class Watch:
         logger.log(logging.DEBUG if often else logging.WARNING,
                    "%s cannot be watched (%d times in a row): %s", self._path, self._failures, error)
         refused = not isinstance(error, client.Unreachable)
+        self.refusal = str(error) if refused else None
         longest = LONGEST_REFUSED_SECONDS if refused else LONGEST_PAUSE_SECONDS
         first = 5.0 if refused else 0.5
         return min(longest, first * 2.0 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)

@@ -28,6 +28,9 @@ MOMENT_SECONDS = 0.5
 GIVEN_UP_SECONDS = 5.0
 """How long an instance stays out at most that has given up its seat: others may have no reason to look for one."""
 
+SELDOM_SECONDS = 60.0
+"""The same problem is logged as often as this at most; it is found every few seconds."""
+
 STUCK_SECONDS = 600.0
 """An election that does not come to its next look within this time is stuck: each request takes 10 s at most."""
 
@@ -52,6 +55,7 @@ def start(
         priority=kopf_settings.peering.priority or None, on_role=on_role, on_problem=on_problem, work_due=work_due,
         user_handlers=user_handlers)
     kopf_settings.peering.standalone = True
+    kopf_settings.peering.mandatory = False  # set by --peering: kopf would wait for one, and fill no index until then
     result.start()
     return result
 
@@ -82,6 +86,8 @@ class Candidacy:
         self._user_handlers = user_handlers
         self._role: election.Role | None = None
         self._troubled = False
+        self._complaint, self._complained_at = "", float("-inf")
+        self._work_trouble: str | None = None
         self._overdue_at = time.monotonic() + STUCK_SECONDS
         self._cluster = client.Cluster()
         self._task: asyncio.Task[None] | None = None
@@ -125,7 +131,6 @@ class Candidacy:
             given_up = False
             if seat is not None:
                 given_up = await self._issue(seat)
-                self._change_role(election.Role.RESERVE)
             await self._pause(random.uniform(0.5, GIVEN_UP_SECONDS) if given_up else self._pause_seconds())
 
     async def _pause(self, seconds: float) -> None:
@@ -199,11 +204,14 @@ class Candidacy:
             return await self._keep_seat(work)
         finally:
             # The seat goes last: the next active instance begins with the handlers when these have ended.
-            for group in (handling, parts):
-                for part in group:
-                    part.cancel()
-                if group:
-                    await asyncio.shield(asyncio.wait(group))
+            try:
+                await supervision.end(handling)
+            finally:
+                try:
+                    await supervision.end(parts)
+                finally:
+                    self._work_trouble = None
+                    self._change_role(election.Role.RESERVE)
 
     async def _keep_seat(self, work: Work) -> bool:
         """Return when the seat is lost (False), or does not do what it is there for (True)."""
@@ -215,6 +223,7 @@ class Candidacy:
                              " with a new seat.", seconds)
                 metrics.RESTARTS.labels(part="seat").inc()
                 return True
+            self._note_trouble(work.trouble())
             if self._standalone:
                 continue
             before = self._role
@@ -242,7 +251,9 @@ class Candidacy:
                              self._settings.peering_name, time.monotonic() - fresh)
                 metrics.RESTARTS.labels(part="seat").inc()
                 return True
-            if self._standing(records) is not before:
+            if (standing := self._standing(records)) is not before:
+                if standing is not election.Role.ACTIVE:
+                    self._change_role(standing)  # the handlers have to end now, whatever the loop is busy with
                 work.wake(0.0)
 
     async def _read_peering(self) -> client.Manifest | None:
@@ -289,7 +300,7 @@ class Candidacy:
         if problem is not None:
             self._complain(problem)
         else:
-            self._on_problem(None)
+            self._on_problem(self._work_trouble)
         self._change_role(election.Role.CANDIDATE if problem else election.Role.ACTIVE)
         return problem is None
 
@@ -315,8 +326,19 @@ class Candidacy:
                 self._user_handlers.set_active(role is election.Role.ACTIVE)
             self._on_role(role)
 
+    def _note_trouble(self, trouble: str | None) -> None:
+        """What keeps the work from being done; another instance would do no better, so the seat is kept."""
+        if trouble is not None:
+            self._complain(trouble)
+        elif self._work_trouble is not None:
+            self._on_problem(None)
+        self._work_trouble = trouble
+
     def _complain(self, problem: str) -> None:
-        logger.error("This instance cannot issue: %s.", problem)
+        now = time.monotonic()
+        if problem != self._complaint or now - self._complained_at >= SELDOM_SECONDS:
+            self._complaint, self._complained_at = problem, now
+            logger.error("This instance cannot issue: %s.", problem)
         self._troubled = True
         self._on_problem(problem)
 

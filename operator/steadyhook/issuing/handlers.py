@@ -15,8 +15,8 @@ from steadyhook.cluster import embedding, registries
 
 logger = logging.getLogger(__name__)
 
-END_SECONDS = 5.0
-"""kopf's own time to end an operator, besides that of the handlers."""
+END_SECONDS = 10.0
+"""kopf's own time to end an operator, besides that of the handlers. With what ends after it, a pod has 30 s in all."""
 
 
 class RefusedHandlers(Exception):
@@ -47,7 +47,7 @@ class Handlers:
         self._grace_seconds = grace_seconds
         self._operator = embedding.EmbeddedOperator(
             name="handlers", registry=registry, namespace=namespace, configure=self._configure, quiet=False,
-            stop_seconds=grace_seconds + END_SECONDS + embedding.STOP_SECONDS)
+            stop_seconds=grace_seconds + END_SECONDS)
 
     def set_active(self, active: bool) -> None:
         """Whether this instance is the active one."""
@@ -63,9 +63,10 @@ class Handlers:
             try:
                 await self._wait(False)
             finally:
-                task.cancel()
-                await asyncio.wait({task})
-                logger.info("This instance is active no longer: its handlers have ended.")
+                try:
+                    await supervision.end([task])
+                finally:
+                    logger.info("This instance is active no longer: its handlers have ended.")
 
     async def _wait(self, active: bool) -> None:
         while self._is_active is not active:
@@ -75,7 +76,7 @@ class Handlers:
     def _configure(self, settings: kopf.OperatorSettings) -> None:
         """What the user's own startup handlers find, and may change."""
         settings.posting.enabled = True
-        settings.batching.exit_timeout = self._grace_seconds
+        settings.queueing.exit_timeout = self._grace_seconds
 
 
 def take(

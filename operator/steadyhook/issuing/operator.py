@@ -59,8 +59,6 @@ def _configure(kopf_settings: kopf.OperatorSettings, settings: Settings) -> None
     # The leaf alone is watched: one selector a resource is possible, and the CA Secret is read when deciding.
     kopf_settings.watching.field_selectors["secrets"] = f"metadata.name={settings.secret_name}"
     kopf_settings.watching.field_selectors["webhookcertificates"] = f"metadata.name={settings.certificate}"
-    # kopf waits for a pause of this length before it hands over what has changed: in a storm there may be none longer.
-    kopf_settings.batching.batch_window = 0.01
     kopf_settings.watching.chunk_size = 100  # all definitions of a cluster can be many MiB
     kopf_settings.peering.lifetime = settings.peering_lifetime
     kopf_settings.peering.stealth = True

@@ -145,6 +145,7 @@ class Reconciler:
         self._frozen_at = float("-inf")
         self._unposted: list[tuple[str, str]] = []
         self._contended: tuple[str, str | None] | None = None
+        self._lacks_provided = False  # a CA of the user's own, which is read and never watched
         self._announced: reasons.Reason | None = None
         self._left_out: str | None = None
         self._absent = False
@@ -179,6 +180,10 @@ class Reconciler:
         now = time.monotonic()
         since = self._unserved_since if self._unserved_since is not None else max(self._due, self._not_before)
         return max(0.0, now - since)
+
+    def trouble(self) -> str | None:
+        """Nothing: a condition of the certificate tells what goes wrong."""
+        return None
 
     # ---- the loop ----
 
@@ -225,13 +230,14 @@ class Reconciler:
 
     async def _look(self) -> float:
         """One pass; returns after how many seconds to look again. What is urgent waits for no turn."""
+        is_frozen = self._urgent is not None
         if self._urgent is not None:
             async with self._turns.urgent if self._turns is not None else contextlib.nullcontext():
                 if not await self._freeze(self._urgent):
                     return self._stand_by()
         async with self._turns.take(self._target.namespace) if self._turns is not None else contextlib.nullcontext():
             async with asyncio.timeout(PASS_SECONDS):
-                return await self._reconcile()
+                return await self._reconcile(is_frozen=is_frozen)
 
     def _stand_by(self) -> float:
         self._memory.forget_waits()
@@ -255,12 +261,13 @@ class Reconciler:
                        self._failures.count)
         if failure.is_served:
             self._complete()
+        # Before anything is waited for: a change of the certificate that is told meanwhile ends this pause.
+        self._not_before = time.monotonic() + pause
         # What is in the condition already is seen to now and then, should somebody have taken it away.
         if self._failures.count >= failure.told_after and (
                 message != self._complaint or self._failures.is_worth_a_line):
-            await self._tell(failure.reason, message)
             self._complaint = message
-        self._not_before = time.monotonic() + pause
+            await self._tell(failure.reason, message)
         return pause
 
     def _longest_seconds(self, failure: _Failure) -> float:
@@ -350,16 +357,16 @@ class Reconciler:
             return False
         return _version(manifest) != version
 
-    async def _reconcile(self) -> float:
+    async def _reconcile(self, *, is_frozen: bool) -> float:
+        """``is_frozen``: whether this pass has begun with a freeze, which has asked whether this one is active."""
         self._contended = None
-        if self._urgent is None and not await self._confirm():
+        if not is_frozen and not await self._confirm():
             return self._stand_by()
         manifest = await self._cluster.find(paths.certificate(self._target.namespace, self._target.certificate))
         if manifest is None:
             self._say_absent()
             return self._rest()
         self._absent = False
-        was_urgent = self._urgent is not None
         self._take_up(marks.mark(manifest), manifest)
         try:
             wanted = self._parse(manifest)
@@ -367,7 +374,7 @@ class Reconciler:
         except policy.InvalidSpec as problem:
             await self._refuse(manifest, problem)
             return self._rest()
-        if self._urgent is not None and not was_urgent:
+        if self._urgent is not None and not is_frozen:
             await self._freeze(wanted)
         seen, decision = await self._take_steps(manifest, wanted)
         self._on_look(wanted)
@@ -380,6 +387,7 @@ class Reconciler:
         if wanted.compatibility is not None:
             self._contended = (paths.secret(wanted.namespace, wanted.authority_secret_name),
                                seen.authority.secret.resource_version if seen.authority is not None else None)
+        self._lacks_provided = wanted.authority_name is not None and seen.provided is None
         dates = self._memory.seconds_until_open(time.monotonic())
         if decision.wake_at is not None:
             dates.append((decision.wake_at - _now()).total_seconds())
@@ -387,7 +395,7 @@ class Reconciler:
 
     def _resync_seconds(self) -> float:
         """How long after a look the next one is due, though nothing tells of a change."""
-        if self._is_resting or self._is_watched():
+        if self._is_resting or (self._is_watched() and not self._lacks_provided):
             return WATCHED_RESYNC_SECONDS
         in_doubt = time.monotonic() - self._frozen_at < FREEZE_DOUBT_SECONDS
         return FREEZE_CHECK_SECONDS if in_doubt else RESYNC_SECONDS

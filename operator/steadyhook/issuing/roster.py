@@ -90,6 +90,7 @@ class Roster:
         self._nodes: dict[str, tuple[watching.Watch, asyncio.Task[None]]] = {}  # by namespace
         self._instances: dict[Name, frozenset[str]] = {}  # of a ManagerNode: the certificates that are served there
         self._overview: list[watching.Watch] = []
+        self._was_refused = False  # whether somebody has been told that this is not the active instance, and rests
         self._completed = time.monotonic()
         self._unserved_since: float | None = None
         self.completed_at: datetime.datetime | None = None
@@ -109,6 +110,11 @@ class Roster:
         """For how long it has been woken without having come round, 0.0 if it was not."""
         return time.monotonic() - self._unserved_since if self._unserved_since is not None else 0.0
 
+    def trouble(self) -> str | None:
+        """What keeps this from seeing the certificates at all, so that no condition of one can tell it."""
+        refusal = next((item.refusal for item in self._overview if item.refusal is not None), None)
+        return f"what there is cannot be watched: {refusal}; apply the manifests of this version" if refusal else None
+
     # ---- the loop ----
 
     async def run(self) -> None:
@@ -124,9 +130,12 @@ class Roster:
                 else:
                     if is_active and not overview:
                         overview = self._start_overview()
+                    elif is_active and self._was_refused:
+                        self._wake_entries(0.0)  # the record was renewed late: who asked meanwhile would rest for long
                     elif not is_active and overview:
                         await self._end(overview)
                         overview = []
+                    self._was_refused = False
                 self._completed, self._unserved_since = time.monotonic(), None
                 self.completed_at = datetime.datetime.now(datetime.UTC)
                 with contextlib.suppress(TimeoutError):
@@ -140,6 +149,7 @@ class Roster:
         """As fresh as a read of one's own, and one read for all that want to know at the same time."""
         result = await self._asking.get(self._ask)
         if not result and self._entries:
+            self._was_refused = True
             self._woken.set()
         return result
 
@@ -147,6 +157,9 @@ class Roster:
         if self._unserved_since is None:
             self._unserved_since = time.monotonic()
         self._woken.set()
+        self._wake_entries(delay)
+
+    def _wake_entries(self, delay: float) -> None:
         for entry in self._entries.values():
             entry.reconciler.wake(delay + random.uniform(0.0, SPREAD_SECONDS))
 
@@ -224,6 +237,7 @@ class Roster:
         needed = {namespace for (namespace, _), entry in self._entries.items() if _is_ours(entry)}
         for namespace in self._nodes.keys() - needed:
             self._nodes.pop(namespace)[1].cancel()
+            self._instances = {node: names for node, names in self._instances.items() if node[0] != namespace}
 
     def _see(self, name: Name) -> None:
         """Tell the loop of a certificate how it looks; it knows by itself whether that is news."""
@@ -246,6 +260,7 @@ class Roster:
 
     async def _follow_configurations(self) -> None:
         """Read what has changed, once for all certificates: whom it concerns is woken by that."""
+        self._configured.set()  # what it may have missed, if it has ended by itself
         while True:
             await self._configured.wait()
             await asyncio.sleep(GATHER_SECONDS)
@@ -306,6 +321,9 @@ class Roster:
 
     def _watch_nodes(self, namespace: str) -> watching.Watch:
         def listed(items: list[client.Manifest]) -> None:
+            present = {item["metadata"]["name"] for item in items}
+            for one in [one for space, one in self._instances if space == namespace and one not in present]:
+                changed("DELETED", {"metadata": {"name": one}})
             for item in items:
                 changed("MODIFIED", item)
 

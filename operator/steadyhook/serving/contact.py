@@ -23,10 +23,18 @@ Read = collections.abc.Callable[[], collections.abc.Awaitable[None]]
 
 
 class Contact:
-    """``clock`` is in seconds and goes on while the machine sleeps."""
+    """
+    ``clock`` is in seconds and goes on while the machine sleeps.
 
-    def __init__(self, clock: collections.abc.Callable[[], float] | None = None) -> None:
+    ``is_in_doubt``: whether a read is wanted however short the silence is.
+    """
+
+    def __init__(
+        self, clock: collections.abc.Callable[[], float] | None = None, *,
+        is_in_doubt: collections.abc.Callable[[], bool] = lambda: False,
+    ) -> None:
         self._clock = clock or _clock
+        self._is_in_doubt = is_in_doubt
         self._last = self._clock()
 
     def touch(self) -> None:
@@ -50,7 +58,7 @@ class Contact:
         while True:
             # In short steps, since the loop's own clock stands still while the machine sleeps.
             await asyncio.sleep(LOOK_SECONDS)
-            if self.silence() < pause:
+            if self.silence() < pause and not self._is_in_doubt():
                 continue
             try:
                 await read()

@@ -54,7 +54,7 @@ class AdmissionServer(admission.AdmissionServer):
         self._settings = settings or process_settings.from_command_line(elects=False)
         self._cluster = client.Cluster()
         self._reporter = reporting.Reporter(cluster=self._cluster, settings=self._settings)
-        self._contact = contact.Contact()
+        self._contact = contact.Contact(is_in_doubt=lambda: self._cluster.clock.was_set)
         context, ready = tls.SwappableContext(), readiness.Readiness(check=self._contact.trouble)
         self._keeper = keeping.Keeper(
             settings=self._settings, context=context, ready=ready, on_verdict=self._reporter.set_verdict,
@@ -189,7 +189,8 @@ class AdmissionServer(admission.AdmissionServer):
         problem = (f"this instance may not read Secret {self._settings.namespace}/{self._settings.secret_name}"
                    f" ({error.message}); apply the manifests of this version, and let STEADYHOOK_SECRET name"
                    " the Secret that their Role names")
-        logger.error("%s.", problem)
+        if not self._is_forbidden:  # it is found every few seconds
+            logger.error("%s.", problem)
         self._is_forbidden = True
         if not self.certified:
             self.readiness.wait(problem)

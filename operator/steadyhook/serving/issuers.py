@@ -56,6 +56,7 @@ class Issuers:
         except (client.NotFound, client.Forbidden):
             # The issuers are elsewhere: those of all certificates, or of another operator.
             self._looked_in_vain = False
+            self._on_absence(None)
             return
         except client.APIError as error:
             logger.debug("%s could not be read: %s", where, error)

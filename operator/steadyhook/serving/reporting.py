@@ -81,6 +81,9 @@ class Reporter:
                 self._changed.set()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, supervision.LONGEST_PAUSE_SECONDS)
+            except Exception:
+                self._changed.set()  # whoever starts this again has that to tell
+                raise
 
     async def _wait_for_change(self) -> None:
         pause = NEIGHBOUR_SECONDS * random.uniform(0.5, 1.0) if self._has_neighbours else None
