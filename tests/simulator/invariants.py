@@ -156,9 +156,11 @@ class Checker:
                     if view.until <= self.world.now or view.foreign or (view.blocked and not could_wait):
                         continue
                     # Where the issuer may not write, who takes away the trust in what was served has broken it alone.
-                    broken = [view.blocked and not before <= (trusted & latest) for trusted, latest in zip(
-                        view.trusted, views[-1].trusted, strict=False)]
-                    if any(certificate.pem not in trusted and not (index < len(broken) and broken[index])
+                    later = views[views.index(view):]
+                    broken = [view.blocked and any(
+                        not before <= one.trusted[index] for one in later if index < len(one.trusted))
+                        for index in range(len(view.trusted))]
+                    if any(certificate.pem not in trusted and not broken[index]
                            for index, trusted in enumerate(view.trusted)):
                         raise Violation(
                             f"3: {one.name} serves {certificate.fingerprint}, signed by {certificate.pem}, but of"

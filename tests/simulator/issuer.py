@@ -89,7 +89,8 @@ class Issuer:
             record.last_seen = self.world.utc(self.machine)
 
     def blocks(self, uid: str) -> bool:
-        return uid in self.memory.states(self.world.monotonic(self.machine))
+        state = self.memory.states(self.world.monotonic(self.machine)).get(uid, facts.ConfigurationState.OPEN)
+        return state not in (facts.ConfigurationState.OPEN, facts.ConfigurationState.UNTRIED)
 
     def changed(self, delay: float) -> None:
         """An event of a watch: look again soon."""
