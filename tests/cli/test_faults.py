@@ -39,8 +39,10 @@ class Hook:
     def data(self, *names: str, now: datetime.datetime = NOW, duration: str = "8760h") -> JsonObject:
         """Of a Secret with a new leaf."""
         wanted = self._wanted(*(names or [self.name]), duration=duration)
-        pair = minting.mint_leaf(wanted, signer=self.authority, now=now)
-        return secrets.leaf_data(pair, bundle=[self.authority.certificate])
+        # No leaf begins before its CA.
+        signer = self.authority if now >= NOW else minting.mint_authority(self._wanted(self.name), now=now)
+        pair = minting.mint_leaf(wanted, signer=signer, now=now)
+        return secrets.leaf_data(pair, bundle=[signer.certificate])
 
     def create(self, data: JsonObject, **metadata: Any) -> None:
         self.cluster.request("POST", self.path, {

@@ -65,7 +65,9 @@ def test_a_record_that_nobody_can_read_is_dropped_and_issuing_goes_on(
     assert not load.failures
     assert sum(pod.restarts for pod in installed.pods()) == before, "no process had to be started again"
     assert "The record of 'somebody'" in installed.logs()
-    assert any(sum(restarts(pod).values()) for pod in installed.pods()), "it is counted"
+    # kopf takes some seconds to end an operator.
+    installed.cluster.wait_for(lambda: any(sum(restarts(pod).values()) for pod in installed.pods()), RECOVERY_SECONDS,
+                               "it to be counted")
 
 
 @pytest.mark.parametrize("layout", ["manager", "split"])
