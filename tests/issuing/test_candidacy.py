@@ -223,3 +223,17 @@ def test_a_pod_has_the_time_to_end_its_handlers_and_then_to_give_up_its_seat() -
 
     assert len(grace) == 3
     assert asyncio.run(longest()) < min(grace)
+
+
+@pytest.mark.parametrize("skew_seconds", [-200.0, 0.4, 200.0])
+def test_an_own_record_that_cannot_be_read_counts_as_dead_whatever_the_clock_says(
+    monkeypatch: pytest.MonkeyPatch, skew_seconds: float
+) -> None:
+    async def run() -> None:
+        instance = Instance(monkeypatch)
+        instance.cluster.clock.now = lambda: datetime.datetime.now(datetime.UTC)  # type: ignore[method-assign]
+        monkeypatch.setattr(clock.Clock, "skew_seconds", skew_seconds, raising=False)
+        (record,) = instance.candidacy._parse({"status": {OWN: {"lastseen": "never"}}})
+        assert not record.is_live(datetime.datetime.now(datetime.UTC))
+
+    asyncio.run(run())

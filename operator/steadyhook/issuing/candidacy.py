@@ -277,7 +277,8 @@ class Candidacy:
         ahead = datetime.timedelta(seconds=self._cluster.clock.skew_seconds or 0.0)
         records = tuple(
             dataclasses.replace(record, expires_at=record.expires_at - ahead)
-            if record.identity == self._identity else record for record in election.parse(manifest))
+            if record.identity == self._identity and record.readable else record
+            for record in election.parse(manifest))
         now = self._cluster.clock.now()
         metrics.observe_peering(records=sum(record.is_live(now) for record in records))
         return records
