@@ -89,3 +89,11 @@ def test_names_that_a_dynamiclistener_could_not_be_found_by_are_refused(names: l
 def test_a_dynamiclistener_is_found_by_its_service() -> None:
     assert policy.parse({**LISTENER, "service": {"name": "hook"}}, namespace="ns", name="cert").services == {
         ("ns", "hook")}
+
+
+def test_a_request_to_look_is_new_with_each_value_and_changes_nothing_of_what_is_issued() -> None:
+    assert policy.requests({policy.LOOK: "1", "other": "x"}) == {policy.LOOK: "1"}
+    spec = {"secretName": "tls", "dnsNames": ["hook.ns.svc"]}
+    first, second = (policy.parse(spec, namespace="ns", name="hook", annotations={policy.LOOK: value})
+                     for value in ("1", "2"))
+    assert first == second

@@ -107,7 +107,7 @@ def resume(installed: installation.Installation) -> None:
 
 def wake(installed: installation.Installation, why: str) -> None:
     """Have the active issuer look at once, by an annotation on the WebhookCertificate."""
-    patch_certificate(installed, {"metadata": {"annotations": {"woken-by": why}}})
+    patch_certificate(installed, {"metadata": {"annotations": {policy.LOOK: why}}})
 
 
 def patch_certificate(installed: installation.Installation, patch: JsonObject) -> None:

@@ -179,5 +179,5 @@ def test_a_hundred_certificates_of_which_half_are_forbidden_cost_little(issuers:
         # What is changed is looked at at once, however long it was left alone.
         late = many.forbidden[3]
         since = cluster.audit.position()
-        many.annotate(*late, "example.com/note", "permitted now?")
+        many.annotate(*late, "steadyhook.io/look", "permitted now?")
         cluster.wait_for(lambda: late in many.looked_at(since), 5, "a look at the one that was changed")

@@ -200,7 +200,8 @@ def test_a_ca_of_the_users_own_is_rotated_in_and_signs(serving: installation.Ins
          "subjects": [{"kind": "ServiceAccount", "name": "steadyhook-manager", "namespace": serving.namespace}]},
     ])
     with serving.load() as load:
-        serving.cluster.request("PATCH", path, {"metadata": {"annotations": {"look": "again"}}}, content_type=MERGE)
+        look = {"metadata": {"annotations": {"steadyhook.io/look": "again"}}}
+        serving.cluster.request("PATCH", path, look, content_type=MERGE)
         assert wait_rotated(serving, before) == {own.certificate.fingerprint}
         load.wait_for(10)
     assert load.failures == {}

@@ -79,13 +79,16 @@ RENEWED_BY_OTHERS = datetime.timedelta(days=90)
 
 ROTATE_AUTHORITY = "steadyhook.io/rotate-ca"
 ROTATE_LEAF = "steadyhook.io/rotate-leaf"
+LOOK = "steadyhook.io/look"
+"""Any new value has the issuer look at once: after a right was granted, say, of which nothing tells it."""
 LONGEST_REQUEST = 253
 """So much of a request is looked at: it is written down beside what fulfils it, where there is little room."""
 
 
 def requests(annotations: collections.abc.Mapping[str, str]) -> dict[str, str]:
     """The requests among the annotations."""
-    return {key: annotations[key][:LONGEST_REQUEST] for key in (ROTATE_AUTHORITY, ROTATE_LEAF) if key in annotations}
+    return {key: annotations[key][:LONGEST_REQUEST] for key in (ROTATE_AUTHORITY, ROTATE_LEAF, LOOK)
+            if key in annotations}
 
 
 def parse(
