@@ -133,6 +133,7 @@ def test_one_change_wakes_one_of_many_and_a_status_nobody() -> None:
 def test_once_everything_is_watched_nothing_is_asked_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RESYNC_SECONDS", "CONTENDED_SECONDS", "FREEZE_CHECK_SECONDS"):
         monkeypatch.setattr(reconciling, name, 0.2)
+    monkeypatch.setattr(roster, "GATHER_SECONDS", 0.0)  # else what the first listing asks for comes after the rest
 
     async def scenario() -> None:
         cluster = fakes.Cluster()
