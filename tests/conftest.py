@@ -11,6 +11,7 @@ import pytest
 
 from devcluster import binaries, facade
 
+MANIFESTS = pathlib.Path(__file__).parents[1] / "manifests"
 _LOG_LINES = 40
 
 # The same examples each time, and no time limit for one of them: machines may be busy.
@@ -60,6 +61,13 @@ def devcluster(request: pytest.FixtureRequest) -> Iterator[facade.DevCluster]:
 
     with facade.DevCluster(progress=say) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def definitions(devcluster: facade.DevCluster) -> None:
+    """The CRDs, established."""
+    devcluster.kubectl("apply", "-k", str(MANIFESTS / "crds"))
+    devcluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
 
 
 @pytest.fixture

@@ -8,13 +8,6 @@ from cluster import issuers
 from devcluster import facade
 
 
-@pytest.fixture(scope="session")
-def definitions(devcluster: facade.DevCluster) -> None:
-    """The CRDs, established."""
-    devcluster.kubectl("apply", "-k", str(issuers.MANIFESTS / "crds"))
-    devcluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-
-
 @pytest.fixture
 def issuer(
     devcluster: facade.DevCluster, definitions: None, namespace: str, tmp_path: pathlib.Path,

@@ -1,4 +1,4 @@
-"""Fixtures of the scenarios: the CRDs once, and installations that are taken away again."""
+"""Fixtures of the scenarios: installations that are taken away again."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,13 +8,6 @@ from devcluster import facade
 from scenarios import installation
 
 Install = Callable[..., installation.Installation]
-
-
-@pytest.fixture(scope="session")
-def definitions(devcluster: facade.DevCluster) -> None:
-    """The CRDs, established."""
-    devcluster.kubectl("apply", "-k", str(installation.MANIFESTS / "crds"))
-    devcluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ REQUEST_SECONDS = 10.0
 CLOCK_DIFFERS = datetime.timedelta(seconds=5)  # less is the time of an answer, and what the Date header leaves out
 PATIENCE = 5  # how often to try while the API server has too much to do, or has just got a definition
 MERGE_PATCH = "application/merge-patch+json"
-NAMESPACE_FILE = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Failed(Exception):

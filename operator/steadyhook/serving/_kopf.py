@@ -1,5 +1,5 @@
 """
-The only module that touches kopf's private names; when a new kopf breaks something, it breaks here.
+What admission needs of kopf's private names; the only other module that touches them is ``cluster.registries``.
 
 kopf has no public names for the errors by which its review function says what is wrong with a request, and none for
 what that function remembers and which resources it knows. This changes the following, and nothing else:
